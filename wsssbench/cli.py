@@ -1,0 +1,204 @@
+"""The `wsssbench` command: every step without notebooks. Each command calls one stage function."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsssbench.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Weakly supervised semantic segmentation under one protocol: train from image-level "
+    "labels, make pseudo-masks, score them, report. `dvc repro` runs the same steps as notebooks.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make, check and describe data sets.")
+app.add_typer(data_app, name="data")
+
+ProfileOption = Annotated[
+    str,
+    typer.Option("--profile", "-p", help="Name of a profile, its directory or a params.yaml."),
+]
+ExperimentOption = Annotated[
+    list[str], typer.Option("--experiment", "-e", help="Default: all of the profile's grid.")
+]
+SeedOption = Annotated[
+    list[int], typer.Option("--seed", "-s", help="Default: all seeds of the profile's grid.")
+]
+DEFAULT = "params.yaml"
+
+
+@data_app.command("prepare")
+def data_prepare(profile: ProfileOption = DEFAULT) -> None:
+    """Make or check a profile's data set folder, verify every file, write its manifest."""
+    from wsssbench.stages.prepare import prepare
+
+    typer.echo(prepare(_profile(profile)))
+
+
+@data_app.command("verify")
+def data_verify(
+    root: Annotated[Path, typer.Argument(help="Data set folder in VOC layout.")],
+    split: Annotated[list[str], typer.Option(help="Lists to check; default: all.")] = (),
+) -> None:
+    """Look for everything that would stop a run later: missing or broken files, wrong ids."""
+    from wsssbench.data.verify import verify
+
+    report = verify(root, list(split) or None)
+    typer.echo(report)
+    report.raise_on_errors()
+
+
+@data_app.command("describe")
+def data_describe(
+    root: Annotated[Path, typer.Argument(help="Data set folder in VOC layout.")],
+) -> None:
+    """Images per split, labels per image, class frequencies, image sizes."""
+    from wsssbench.data.verify import describe
+
+    for title, table in describe(root).items():
+        typer.echo(f"\n{title}\n{table.to_markdown()}")
+
+
+@data_app.command("labels")
+def data_labels(
+    root: Annotated[Path, typer.Argument(help="Data set folder with masks.")],
+    split: Annotated[list[str], typer.Option(help="Lists to label; default: all.")] = (),
+) -> None:
+    """Write labels.csv from the masks of a folder that has none (an explicit act)."""
+    from wsssbench.data.labels import labels_from_masks
+
+    typer.echo(f"{labels_from_masks(root, list(split) or None)} images labelled.")
+
+
+@data_app.command("convert-masks")
+def data_convert_masks(source: Path, target: Path, num_classes: int) -> None:
+    """Turn RGB masks in VOC colours into palette PNGs. NUM_CLASSES counts the background."""
+    from wsssbench.data.palette import convert_masks
+
+    typer.echo(f"{convert_masks(source, target, num_classes)} masks written to {target}.")
+
+
+@app.command()
+def plan(params_file: str = DEFAULT) -> None:
+    """Check every experiment's recipe and hash the code behind it (a stage of dvc.yaml)."""
+    from wsssbench.stages.plan import plan as stage
+
+    typer.echo(stage(_profile(params_file)))
+
+
+@app.command()
+def train(
+    profile: ProfileOption = DEFAULT, experiment: ExperimentOption = (), seed: SeedOption = ()
+) -> None:
+    """Train from image-level labels; an interrupted training goes on from its last epoch."""
+    from wsssbench.stages.train import train as stage
+
+    _each(stage, profile, experiment, seed)
+
+
+@app.command("pseudo-masks")
+def pseudo_masks(
+    profile: ProfileOption = DEFAULT, experiment: ExperimentOption = (), seed: SeedOption = ()
+) -> None:
+    """Score maps and masks of the profile's lists, from trained weights."""
+    from wsssbench.stages.pseudo_masks import pseudo_masks as stage
+
+    _each(stage, profile, experiment, seed)
+
+
+@app.command()
+def evaluate(
+    pred_dir: Annotated[Path | None, typer.Argument(help="Folder of predicted PNG masks.")] = None,
+    gt_dir: Annotated[Path | None, typer.Argument(help="Folder of ground-truth masks.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="List of ids; default: all of GT_DIR.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="classes.txt, background first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.")] = None,
+    profile: ProfileOption = DEFAULT,
+    experiment: ExperimentOption = (),
+    seed: SeedOption = (),
+) -> None:
+    """Score anybody's masks (PRED_DIR GT_DIR), or the runs of a profile (no arguments).
+
+    Example: wsssbench evaluate my_masks VOC2012/SegmentationClass --ids val.txt
+    """
+    from wsssbench.stages import evaluate as stage
+
+    if pred_dir is None:
+        _each(stage.evaluate, profile, experiment, seed)
+        return
+    if gt_dir is None:
+        raise UserError("GT_DIR is missing: wsssbench evaluate PRED_DIR GT_DIR.")
+    typer.echo(stage.score_folder(pred_dir, gt_dir, ids=ids, classes=classes, out=out))
+
+
+@app.command()
+def report(profile: ProfileOption = DEFAULT) -> None:
+    """Tables, figures and reports/<profile>/index.html from the runs that exist."""
+    from wsssbench.stages.report import report as stage
+
+    typer.echo(stage(_profile(profile)))
+
+
+@app.command()
+def run(
+    profile: ProfileOption = DEFAULT, experiment: ExperimentOption = (), seed: SeedOption = ()
+) -> None:
+    """All stages of a profile in this process, without DVC and notebooks (for a bare GPU machine)."""
+    from wsssbench.stages import evaluate, plan, prepare, pseudo_masks, report, train
+
+    chosen = _profile(profile)
+    typer.echo(prepare.prepare(chosen))
+    plan.plan(chosen)
+    for stage in (train.train, pseudo_masks.pseudo_masks, evaluate.evaluate):
+        _each(stage, profile, experiment, seed)
+    typer.echo(report.report(chosen))
+
+
+@app.command()
+def methods() -> None:
+    """Methods, their settings and defaults."""
+    from wsssbench.methods import METHODS, settings_of
+
+    for name, method in METHODS.items():
+        settings = ", ".join(f"{key}={value!r}" for key, value in settings_of(name).items())
+        typer.echo(f"{name}: {(method.__doc__ or '').splitlines()[0]}\n    settings: {settings}")
+
+
+@app.command()
+def doctor(profile: ProfileOption = DEFAULT) -> None:
+    """What is installed, which devices, data sets and weights are found, what to do about the rest."""
+    from wsssbench.doctor import examine
+
+    findings = examine(_profile(profile))
+    for finding in findings:
+        typer.echo(finding)
+    raise typer.Exit(any(finding.state == "missing" for finding in findings))
+
+
+def _profile(name: str):
+    from wsssbench.params import find, load
+
+    return load(find(name))
+
+
+def _each(stage, profile_name: str, experiments: list[str], seeds: list[int]) -> None:
+    """Run a stage for every chosen experiment and seed of a profile."""
+    profile = _profile(profile_name)
+    for experiment in experiments or profile.grid.experiments:
+        for seed in seeds or profile.grid.seeds:
+            typer.echo(stage(profile, experiment, seed))
+
+
+def main() -> None:
+    """Entry point: a UserError is one line and exit status 1, an interruption 130."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        sys.exit(130)

@@ -1,0 +1,154 @@
+"""Score maps of a split, computed in batches of equally sized images and stored per image.
+
+A stored map file is an npz with `keys` (n,) int16 class ids 1..K, `maps` (n, h, w) float16 in
+[0, 1], `gated` (n,) bool: true where the protocol keeps the class, `size` (2,) int32 = H, W.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from wsssbench.data.folder import Folder, LabelledImages
+from wsssbench.data.palette import write_mask
+from wsssbench.data.transforms import normalise
+from wsssbench.engine import devices
+from wsssbench.errors import UserError
+from wsssbench.files import atomic, write_text
+from wsssbench.methods.base import Inference, Method
+from wsssbench.params import MachineSettings, PseudoMaskSettings
+from wsssbench.progress import progress
+
+
+def write_maps(
+    method: Method,
+    folder: Folder,
+    ids: Sequence[str],
+    out: Path,
+    settings: PseudoMaskSettings,
+    machine: MachineSettings,
+    *,
+    labels_used: bool,
+) -> None:
+    """Write out/maps/<id>.npz and out/probabilities.csv for `ids`.
+
+    Args:
+        method: trained; on its device, in eval mode.
+        folder, ids: the images.
+        out: directory of the split.
+        settings: views, map stride, class threshold, batch size.
+        machine: precision and workers.
+        labels_used: True: the image labels gate the classes (training images). False: the model's
+            own probability ≥ conf_threshold does; maps of labelled classes are stored as well, so
+            that the gain of knowing the labels can be shown, but they are marked as not gated.
+    """
+    device = next(method.parameters()).device
+    dtype = devices.precision(machine, device)
+    method.scales, method.flip = settings.scales, settings.flip
+    method.conf_threshold = settings.conf_threshold
+    probabilities = {}
+    batches = _same_size_batches(folder, ids, settings.batch_size)
+    data = DataLoader(
+        LabelledImages(folder, ids, _prepare), batch_sampler=batches, num_workers=machine.workers
+    )
+    for batch in progress(data, f"maps of {out.name}", len(batches)):
+        images, labels = batch["image"].to(device), batch["label"].to(device) > 0
+
+        def gate(own: Tensor, labels: Tensor = labels) -> Tensor:
+            return labels if labels_used else method.own_gate(own) | labels
+
+        with torch.inference_mode(), devices.autocast(device, dtype):
+            found = method.infer(images, gate, settings.map_stride)
+        protocol = found.gate if labels_used else method.own_gate(found.probabilities)
+        size = batch["image"].shape[-2:]
+        for row, name in enumerate(batch["id"]):
+            _store(out / "maps" / f"{name}.npz", found, protocol, row, size)
+            probabilities[name] = found.probabilities[row].float().cpu().tolist()
+    table = pd.DataFrame.from_dict(probabilities, orient="index", columns=folder.classes)
+    table = table.loc[list(ids)].rename_axis("id")
+    write_text(out / "probabilities.csv", table.to_csv(float_format="%.6f"))
+
+
+def read_maps(path: Path) -> dict[str, np.ndarray]:
+    """Read a stored map file: `keys`, `maps` (float16), `gated`, `size`.
+
+    Raises:
+        UserError: missing or damaged file.
+    """
+    try:
+        with np.load(path) as stored:
+            return {name: stored[name] for name in ("keys", "maps", "gated", "size")}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist. Run the pseudo_masks stage again.") from error
+    except Exception as error:  # zipfile, EOF, key and value errors of a damaged file
+        raise UserError(
+            f"{path} is damaged ({error}). Run the pseudo_masks stage again."
+        ) from error
+
+
+def to_mask(
+    keys: np.ndarray, maps: np.ndarray, size: Sequence[int], threshold: float
+) -> np.ndarray:
+    """Threshold and argmax of stored maps, resized bilinearly to the image.
+
+    Args:
+        keys: (n,) class ids. maps: (n, h, w) float in [0, 1]. size: (H, W).
+        threshold: constant background score; the background wins at equality.
+
+    Returns:
+        (H, W) uint8 of class ids; all background where n = 0.
+    """
+    size = tuple(int(side) for side in size)
+    if len(keys) == 0:
+        return np.zeros(size, np.uint8)
+    full = torch.from_numpy(maps.astype(np.float32))[None]
+    if full.shape[-2:] != size:
+        full = F.interpolate(full, size, mode="bilinear", align_corners=False)
+    score, winner = full[0].max(0)
+    mask = np.asarray(keys, np.uint8)[winner.numpy()]
+    return np.where(score.numpy() > np.float32(threshold), mask, np.uint8(0))
+
+
+def write_masks(out: Path, ids: Sequence[str], threshold: float) -> None:
+    """Write out/masks/<id>.png from out/maps/<id>.npz with the protocol's class gate."""
+    for name in progress(ids, f"masks of {out.name}"):
+        stored = read_maps(out / "maps" / f"{name}.npz")
+        kept = stored["gated"]
+        mask = to_mask(stored["keys"][kept], stored["maps"][kept], stored["size"], threshold)
+        write_mask(out / "masks" / f"{name}.png", mask)
+
+
+def _prepare(item: dict) -> dict:
+    return {**item, "image": normalise(item["image"]).as_subclass(Tensor)}
+
+
+def _same_size_batches(folder: Folder, ids: Sequence[str], batch_size: int) -> list[list[int]]:
+    """Indices of `ids` grouped by image size, in batches of at most `batch_size`."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, name in enumerate(ids):
+        with Image.open(folder.image_path(name)) as image:  # the header is enough
+            groups.setdefault(image.size, []).append(index)
+
+    def cut(group: list[int]) -> Iterator[list[int]]:
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+    return [batch for group in groups.values() for batch in cut(group)]
+
+
+def _store(path: Path, found: Inference, protocol: Tensor, row: int, size: Sequence[int]) -> None:
+    keys = found.gate[row].nonzero()[:, 0]
+    with atomic(path) as stream:
+        np.savez(
+            stream,
+            keys=(keys + 1).cpu().numpy().astype(np.int16),
+            maps=found.maps[row, keys].half().cpu().numpy(),
+            gated=protocol[row, keys].cpu().numpy(),
+            size=np.asarray(size, np.int32),
+        )

@@ -1,0 +1,123 @@
+"""What every method is: losses for training, maps for pseudo-masks, predictions without labels.
+
+A method knows nothing of files, devices or logging. It is one nn.Module in one file.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from wsssbench.methods.multiscale import with_background
+
+Gate = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Progress:
+    """Where training stands, for start epochs, draws and diagnostics.
+
+    Attributes:
+        epoch: 1-based.
+        epochs: how many there will be.
+        step: 0-based, over the whole training.
+        steps: how many there will be.
+        generator: torch.Generator seeded per epoch and process; take every draw from it.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    generator: torch.Generator
+    logged: dict[str, float] = field(default_factory=dict)
+
+    def log(self, **values: float | Tensor) -> None:
+        """Record diagnostics of this step; history.csv holds their mean over the epoch."""
+        self.logged.update(
+            {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Maps and class scores of a batch.
+
+    Attributes:
+        maps: (B, K, h, w) float32 in [0, 1], zero for classes outside the gate.
+        probabilities: (B, K) float32, the classifier's sigmoid scores.
+        gate: (B, K) bool, the classes that were kept.
+    """
+
+    maps: Tensor
+    probabilities: Tensor
+    gate: Tensor
+
+
+class Method(nn.Module, ABC):
+    """Base class: the three contracts, and the class gate that all methods share.
+
+    Subclasses implement `losses` and `infer`, and name their new layers in `parameter_groups`.
+
+    Attributes:
+        scales, flip: views of multi-scale inference.
+        threshold: constant background score of `score_maps` and `predict`.
+        conf_threshold: without image labels a class is kept where its own probability reaches this.
+    """
+
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    flip: bool = True
+    threshold: float = 0.3
+    conf_threshold: float = 0.5
+
+    @abstractmethod
+    def losses(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted; their sum is optimised.
+
+        Args:
+            batch: `image` float32 (B, 3, S, S), `label` float32 (B, K), `valid` bool (B, S, S),
+                `id` list of B texts.
+            progress: where training stands.
+        """
+
+    @abstractmethod
+    def infer(self, images: Tensor, gate: Gate, stride: int = 1) -> Inference:
+        """Maps of the classes that `gate` (probabilities (B, K) -> bool (B, K)) keeps.
+
+        Args:
+            images: (B, 3, H, W) float32, ImageNet-normalised, all of one size.
+            gate: decides after classification, so that only kept classes are refined.
+            stride: 1 for maps of H×W, s for ceil(H/s)×ceil(W/s).
+        """
+
+    @abstractmethod
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """{"backbone": […], "new": […]}: new layers get their own learning rate."""
+
+    def after_step(self) -> None:
+        """Called after each optimiser step, for an EMA teacher or a memory."""
+
+    def forward(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
+        """Same as `losses`: the entrance that DistributedDataParallel and torch.compile wrap."""
+        return self.losses(batch, progress)
+
+    @torch.inference_mode()
+    def score_maps(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What becomes a pseudo-mask: (B, K+1, H, W) float32 in [0, 1], background first.
+
+        Args:
+            images: (B, 3, H, W) float32, normalised.
+            labels: (B, K) image labels, which gate the classes; None: the own prediction does.
+        """
+        gate = self.own_gate if labels is None else (lambda _: labels > 0)
+        return with_background(self.infer(images, gate).maps, self.threshold)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Prediction without labels: (B, K+1, H, W) float32 in [0, 1], background first."""
+        return self.score_maps(images)
+
+    def own_gate(self, probabilities: Tensor) -> Tensor:
+        """Classes that the classifier itself believes in, (B, K) bool."""
+        return probabilities >= self.conf_threshold

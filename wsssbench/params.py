@@ -1,0 +1,305 @@
+"""params.yaml as frozen dataclasses: types and keys are checked before anything runs.
+
+A profile is one params.yaml: the default one at the top of the repository, others in
+profiles/<name>/. An experiment may override single keys of `model` and `train`.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from wsssbench.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which data set, where it lies and which lists are used."""
+
+    source: str
+    root: str
+    train: str = "train"
+    seed_split: str | None = None
+    val: str = "val"
+    holdout: str | None = None
+    options: dict = field(default_factory=dict)
+
+    @property
+    def scored(self) -> dict[str, str]:
+        """Splits that are scored, {split: role}: seeds on `seed_split` (or train), then val."""
+        return {self.seed_split or self.train: "train", self.val: "val"}
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The backbone and how its batch normalisation and strides are treated."""
+
+    backbone: str
+    weights: str = "none"
+    output_stride: int = 16
+    dilate: bool = True
+    batch_norm: Literal["train", "frozen", "sync"] = "train"
+    frozen_stages: int = 0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The schedule, the optimiser and the augmentation of training."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    lr_new: float
+    crop: int
+    resize: tuple[int, int]
+    accumulate: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    power: float = 0.9
+    ema: float = 0.0
+    flip: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jpeg: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class PseudoMaskSettings:
+    """How score maps become masks: views, background rule, class gate."""
+
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    flip: bool = True
+    map_stride: int = 1
+    threshold_rule: Literal["fixed", "holdout"] = "fixed"
+    threshold: float = 0.3
+    alpha: float | None = None
+    conf_threshold: float = 0.5
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The sweep's thresholds (first, last, step), the boundary band and the bootstrap."""
+
+    thresholds: tuple[float, float, float] = (0.05, 0.95, 0.05)
+    boundary_px: int = 5
+    bootstrap: int = 1000
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """Where it runs. Not a dependency of any stage: the result must not hang on it."""
+
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 2
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What the report shows."""
+
+    title: str = ""
+    note: str = ""
+    gallery: int = 4
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of the comparison: a method, its settings and what it changes in model and train."""
+
+    method: str
+    title: str = ""
+    settings: dict = field(default_factory=dict)
+    model: dict = field(default_factory=dict)
+    train: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which experiments run with which seeds."""
+
+    experiments: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole params.yaml. `root` and `params_file` serve dvc.yaml's templates."""
+
+    profile: str
+    data: DataSettings
+    model: ModelSettings
+    train: TrainSettings
+    grid: Grid
+    experiments: dict[str, Experiment]
+    pseudo_masks: PseudoMaskSettings = PseudoMaskSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    machine: MachineSettings = MachineSettings()
+    report: ReportSettings = ReportSettings()
+    root: str = "."
+    params_file: str = "params.yaml"
+
+    def experiment(self, name: str) -> "Profile":
+        """This profile with the experiment's overrides of `model` and `train` applied.
+
+        Raises:
+            UserError: no such experiment, or it overrides a key that does not exist.
+        """
+        if name not in self.experiments:
+            raise unknown("experiment", name, self.experiments)
+        chosen, where = self.experiments[name], f"{self.params_file}: experiments.{name}"
+        return dataclasses.replace(
+            self,
+            model=_override(self.model, chosen.model, f"{where}.model"),
+            train=_override(self.train, chosen.train, f"{where}.train"),
+        )
+
+    def run_dir(self, experiment: str, seed: int) -> Path:
+        """Directory of one run; every stage has a sub-directory in it."""
+        return Path("runs") / self.profile / f"{experiment}-{seed}"
+
+
+def load(path: str | Path = "params.yaml") -> Profile:
+    """Read and check a params.yaml.
+
+    Raises:
+        UserError: missing file, broken YAML, unknown or missing key, wrong type; one line.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "params.yaml"
+    try:
+        content = yaml.load(path.read_text(), Loader=_Loader)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} does not exist. Run from the repository's top, or name a profile: "
+            f"{', '.join(sorted(p.parent.name for p in Path('profiles').glob('*/params.yaml')))}."
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    profile = build(Profile, content, str(path))
+    for name in profile.experiments:
+        profile.experiment(name)
+    for name in profile.grid.experiments:
+        if name not in profile.experiments:
+            raise UserError(
+                f"{path}: grid.experiments: {unknown('experiment', name, profile.experiments)}"
+            )
+    if profile.pseudo_masks.threshold_rule == "holdout" and not profile.data.holdout:
+        raise UserError(
+            f"{path}: pseudo_masks.threshold_rule is holdout, but data.holdout names no list. "
+            "Name a small labelled list that is neither train nor val."
+        )
+    return profile
+
+
+def find(name: str) -> Path:
+    """The params.yaml of a profile given by name, directory or file.
+
+    Raises:
+        UserError: there is no such profile.
+    """
+    default = Path("params.yaml")
+    for candidate in (
+        Path(name),
+        Path(name) / "params.yaml",
+        Path("profiles") / name / "params.yaml",
+    ):
+        if candidate.is_file():
+            return candidate
+    if default.is_file() and load(default).profile == name:
+        return default
+    known = [p.parent.name for p in sorted(Path("profiles").glob("*/params.yaml"))]
+    raise unknown("profile", name, [load(default).profile, *known] if default.is_file() else known)
+
+
+def build(kind: type, content: Any, where: str) -> Any:
+    """Make the dataclass `kind` from a mapping; every key and type is checked.
+
+    Raises:
+        UserError: names the place, what was expected and the nearest valid key.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{where}: expected a section with keys, got {content!r}.")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for key in content:
+        if key not in fields:
+            raise UserError(f"{where}: {unknown('key', key, fields)}")
+    for key, spec in fields.items():
+        needed = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+        if needed and key not in content:
+            raise UserError(f"{where}: the key {key!r} is missing.")
+    return kind(
+        **{key: _convert(hints[key], value, f"{where}: {key}") for key, value in content.items()}
+    )
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{where}: {unknown('value', value, args)}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(args, value, where)
+    if origin is dict:
+        _expect(isinstance(value, Mapping), "a mapping", value, where)
+        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    if hint is dict:
+        _expect(isinstance(value, Mapping), "a mapping", value, where)
+        return dict(value)
+    if hint is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        _expect(number, "a number", value, where)
+        return float(value)
+    names = {int: "a whole number", bool: "true or false", str: "text"}
+    _expect(type(value) is hint, names[hint], value, where)
+    return value
+
+
+def _convert_tuple(args: tuple, value: Any, where: str) -> tuple:
+    _expect(isinstance(value, list | tuple), "a list", value, where)
+    if args[-1] is Ellipsis:
+        _expect(len(value) > 0, "a list with at least one entry", value, where)
+        args = (args[0],) * len(value)
+    _expect(len(args) == len(value), f"a list of {len(args)}", value, where)
+    return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value)))
+
+
+def _expect(valid: bool, wanted: str, value: Any, where: str) -> None:
+    if not valid:
+        raise UserError(f"{where}: expected {wanted}, got {value!r}.")
+
+
+def _override(section: Any, changes: Mapping, where: str) -> Any:
+    if not changes:
+        return section
+    return build(type(section), {**dataclasses.asdict(section), **changes}, where)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML with the numbers of YAML 1.2: `1e-4` is a float, as DVC reads it, not a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
