@@ -82,11 +82,11 @@ def data_convert_masks(source: Path, target: Path, num_classes: int) -> None:
 
 
 @app.command()
-def plan(params_file: str = DEFAULT) -> None:
+def plan(profile: ProfileOption = DEFAULT) -> None:
     """Check every experiment's recipe and hash the code behind it (a stage of dvc.yaml)."""
     from wsssbench.stages.plan import plan as stage
 
-    typer.echo(stage(_profile(params_file)))
+    typer.echo(stage(_profile(profile)))
 
 
 @app.command()
@@ -146,7 +146,7 @@ def report(profile: ProfileOption = DEFAULT) -> None:
 def run(
     profile: ProfileOption = DEFAULT, experiment: ExperimentOption = (), seed: SeedOption = ()
 ) -> None:
-    """All stages of a profile in this process, without DVC and notebooks (for a bare GPU machine)."""
+    """All stages of a profile in this process, without DVC and notebooks."""
     from wsssbench.stages import evaluate, plan, prepare, pseudo_masks, report, train
 
     chosen = _profile(profile)
@@ -169,7 +169,7 @@ def methods() -> None:
 
 @app.command()
 def doctor(profile: ProfileOption = DEFAULT) -> None:
-    """What is installed, which devices, data sets and weights are found, what to do about the rest."""
+    """What is installed and found (devices, data, weights), and what to do about the rest."""
     from wsssbench.doctor import examine
 
     findings = examine(_profile(profile))

@@ -96,10 +96,13 @@ def _weights(profile: Profile, *, needed: bool) -> Finding:
     if model.weights == "none":
         return Finding("ok", f"{name}: trained from scratch")
     if model.weights == "imagenet":
-        url, path = imagenet_file(model.backbone)
+        try:
+            url, path = imagenet_file(model.backbone)
+        except UserError as error:
+            return Finding("missing" if needed else "note", name, str(error))
         remedy = f"downloaded at the first run; without a network put {url} at {path}"
     else:
-        path = Path(model.weights)
+        path = Path(model.weights).expanduser()
         remedy = f"put a state dict of torchvision's {model.backbone} at {path}"
     if path.is_file():
         return Finding("ok", name)

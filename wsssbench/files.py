@@ -1,12 +1,11 @@
-"""Files written whole or not at all, and content hashes. What the files mean is decided elsewhere."""
+"""Files written whole or not at all. What they mean is decided elsewhere."""
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,12 +85,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and value != value else value
-
-
-def hash_files(paths: Iterable[Path], root: Path, progress: Callable = iter) -> str:
-    """SHA-256 (hex) over the relative names and the contents of `paths`, in sorted order."""
-    digest = hashlib.sha256()
-    for path in progress(sorted(paths)):
-        digest.update(str(path.relative_to(root)).encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

@@ -92,6 +92,13 @@ class EvaluateSettings:
     boundary_px: int = 5
     bootstrap: int = 1000
 
+    @property
+    def grid(self) -> list[float]:
+        """The sweep's thresholds, last one included, without float noise."""
+        first, last, step = self.thresholds
+        count = round((last - first) / step) + 1
+        return [round(first + index * step, 6) for index in range(count)]
+
 
 @dataclass(frozen=True)
 class MachineSettings:

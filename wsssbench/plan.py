@@ -28,7 +28,7 @@ def code_files(roots: Iterable[str]) -> list[Path]:
         if path in found or str(path.relative_to(PACKAGE)) in NEUTRAL:
             continue
         found.add(path)
-        todo += [file for name in _imported(path) for file in _files_of(name)]
+        todo += [file for name in imported(path) for file in _files_of(name)]
     return sorted(found)
 
 
@@ -46,7 +46,8 @@ def roots_of(stage: str, method: str) -> list[str]:
     return [f"stages/{stage}.py", f"methods/{method}.py"]
 
 
-def _imported(path: Path) -> list[str]:
+def imported(path: Path) -> list[str]:
+    """Modules and names of this package that a file imports, dotted."""
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -153,7 +153,8 @@ def test_training_works_without_masks(toy_root, tmp_path):
 def test_second_run_into_the_same_directory(toy_root, tmp_path):
     out = tmp_path / "a" / "train"
     hold = (
-        "import sys, time; from pathlib import Path; from wsssbench.engine.checkpoint import in_use\n"
+        "import sys, time; from pathlib import Path\n"
+        "from wsssbench.engine.checkpoint import in_use\n"
         "with in_use(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", hold, str(out)], stdout=subprocess.PIPE)

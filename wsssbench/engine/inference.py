@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wsssbench.data.folder import Folder, LabelledImages
-from wsssbench.data.palette import write_mask
+from wsssbench.data.palette import BACKGROUND, write_mask
 from wsssbench.data.transforms import normalise
 from wsssbench.engine import devices
-from wsssbench.errors import UserError
+from wsssbench.evaluation.maps import full_size
+from wsssbench.evaluation.reading import StoredMaps, read_maps
 from wsssbench.files import atomic, write_text
 from wsssbench.methods.base import Inference, Method
 from wsssbench.params import MachineSettings, PseudoMaskSettings
@@ -40,7 +40,8 @@ def write_maps(
 
     Args:
         method: trained; on its device, in eval mode.
-        folder, ids: the images.
+        folder: the data set.
+        ids: its images to do.
         out: directory of the split.
         settings: views, map stride, class threshold, batch size.
         machine: precision and workers.
@@ -75,53 +76,29 @@ def write_maps(
     write_text(out / "probabilities.csv", table.to_csv(float_format="%.6f"))
 
 
-def read_maps(path: Path) -> dict[str, np.ndarray]:
-    """Read a stored map file: `keys`, `maps` (float16), `gated`, `size`.
-
-    Raises:
-        UserError: missing or damaged file.
-    """
-    try:
-        with np.load(path) as stored:
-            return {name: stored[name] for name in ("keys", "maps", "gated", "size")}
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist. Run the pseudo_masks stage again.") from error
-    except Exception as error:  # zipfile, EOF, key and value errors of a damaged file
-        raise UserError(
-            f"{path} is damaged ({error}). Run the pseudo_masks stage again."
-        ) from error
-
-
-def to_mask(
-    keys: np.ndarray, maps: np.ndarray, size: Sequence[int], threshold: float
-) -> np.ndarray:
-    """Threshold and argmax of stored maps, resized bilinearly to the image.
+def to_mask(stored: StoredMaps, threshold: float) -> np.ndarray:
+    """Threshold and argmax of the gated maps, at the size of the image.
 
     Args:
-        keys: (n,) class ids. maps: (n, h, w) float in [0, 1]. size: (H, W).
+        stored: maps of one image.
         threshold: constant background score; the background wins at equality.
 
     Returns:
-        (H, W) uint8 of class ids; all background where n = 0.
+        (H, W) uint8 of class ids; all background where no class is gated.
     """
-    size = tuple(int(side) for side in size)
-    if len(keys) == 0:
-        return np.zeros(size, np.uint8)
-    full = torch.from_numpy(maps.astype(np.float32))[None]
-    if full.shape[-2:] != size:
-        full = F.interpolate(full, size, mode="bilinear", align_corners=False)
-    score, winner = full[0].max(0)
-    mask = np.asarray(keys, np.uint8)[winner.numpy()]
-    return np.where(score.numpy() > np.float32(threshold), mask, np.uint8(0))
+    kept = stored.gated
+    if not kept.any():
+        return np.zeros(stored.size, np.uint8)
+    maps = full_size(stored.maps[kept], stored.size).astype(np.float32)
+    winner = stored.keys[kept].astype(np.uint8)[maps.argmax(0)]
+    return np.where(maps.max(0) > np.float32(threshold), winner, np.uint8(BACKGROUND))
 
 
 def write_masks(out: Path, ids: Sequence[str], threshold: float) -> None:
     """Write out/masks/<id>.png from out/maps/<id>.npz with the protocol's class gate."""
     for name in progress(ids, f"masks of {out.name}"):
         stored = read_maps(out / "maps" / f"{name}.npz")
-        kept = stored["gated"]
-        mask = to_mask(stored["keys"][kept], stored["maps"][kept], stored["size"], threshold)
-        write_mask(out / "masks" / f"{name}.png", mask)
+        write_mask(out / "masks" / f"{name}.png", to_mask(stored, threshold))
 
 
 def _prepare(item: dict) -> dict:

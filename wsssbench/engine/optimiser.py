@@ -30,6 +30,6 @@ def make(groups: dict[str, list[nn.Parameter]], settings: TrainSettings) -> torc
 
 
 def set_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, power: float) -> None:
-    """lr = base · (1 - step/steps)^power for every group, before step `step` (0-based)."""
+    """Set each group's rate to base · (1 - step/steps)^power, before step `step` (0-based)."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * (1 - step / steps) ** power

@@ -3,7 +3,8 @@ classifier whose last 1×1 layer, applied per pixel, gives one map per class.
 
 Departs from the releases: SGD's momentum and weight decay are what params.yaml says (three official
 repositories pass the decay into the momentum slot); scales are resized as float tensors, not as
-uint8 PIL images. Expected: VOC 2012 train 48.3-48.8 mIoU (ResNet-50, IRNet's recipe, best threshold).
+uint8 PIL images. Expected: VOC 2012 train 48.3-48.8 mIoU (ResNet-50, IRNet's recipe, best
+threshold).
 """
 
 import torch
@@ -46,7 +47,7 @@ class CAM(Method):
         return {"cls": multilabel_soft_margin_loss(logits, batch["label"])}
 
     def infer(self, images: Tensor, gate: Gate, stride: int = 1) -> Inference:
-        """Multi-scale maps (cam.md, IRNet's reference variant) and the mean class score of the views."""
+        """Multi-scale maps and the views' mean class score; see `multiscale` for the arithmetic."""
         views, scores = [], []
         for scale in self.scales:
             out = self.network(make_views(images, scale, self.flip))

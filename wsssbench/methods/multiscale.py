@@ -18,9 +18,10 @@ Merge = Literal["irn", "psa", "seam"]
 
 
 def make_views(images: Tensor, scale: float, flip: bool) -> Tensor:
-    """(B, 3, H, W) -> (V·B, 3, round(H·scale), round(W·scale)); V = 2 with the mirrored images last.
+    """(B, 3, H, W) -> (V·B, 3, round(H·scale), round(W·scale)), the mirrored images last.
 
-    Bicubic with antialiasing, as PIL resizes; scale 1 leaves the pixels untouched.
+    V is 2 with `flip`, else 1. Bicubic with antialiasing, as PIL resizes; scale 1 leaves the
+    pixels untouched.
     """
     if scale != 1.0:
         size = [max(1, round(side * scale)) for side in images.shape[-2:]]
@@ -77,7 +78,7 @@ def normalise_minmax(maps: Tensor) -> Tensor:
 
 
 def equivalent_threshold(alpha: float) -> float:
-    """The constant t for which (1 - v)^alpha beats v exactly where v < t: the root of t = (1-t)^alpha.
+    """The root t of t = (1-t)^alpha: (1-v)^alpha beats v exactly where v < t.
 
     So the background rule (1 - max)^alpha of PSA and SEAM is a threshold: 4 -> .2755, 16 -> .1228.
     """

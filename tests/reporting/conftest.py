@@ -1,0 +1,31 @@
+"""A fake data set with the runs of two experiments, written once; tests that change it copy it."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from make_data import write_data
+from make_runs import write_run
+
+
+@pytest.fixture(scope="session")
+def fake(tmp_path_factory):
+    """{data, runs}: folders; experiments cam (seeds 0, 1) and cam-sharp (seed 0)."""
+    top = tmp_path_factory.mktemp("fake")
+    truth = write_data(top / "data")
+    write_run(top / "runs", truth, "cam", 0)
+    write_run(top / "runs", truth, "cam", 1)
+    write_run(top / "runs", truth, "cam-sharp", 0, blur=1.5)
+    return {"data": top / "data", "runs": top / "runs", "truth": truth}
+
+
+@pytest.fixture
+def own(fake, tmp_path):
+    """A copy of `fake` that a test may change."""
+    for name in ("data", "runs"):
+        shutil.copytree(fake[name], tmp_path / name)
+    return {"data": tmp_path / "data", "runs": tmp_path / "runs", "truth": fake["truth"]}

@@ -1,0 +1,206 @@
+"""All stages on the toy folder, through the functions that notebooks and the command line call."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_folder
+from toy_profile import write_params
+
+from wsssbench.data.palette import read_mask
+from wsssbench.errors import UserError
+from wsssbench.evaluation import ConfusionMatrix
+from wsssbench.params import load
+from wsssbench.stages.evaluate import evaluate, score_folder
+from wsssbench.stages.plan import plan
+from wsssbench.stages.prepare import prepare
+from wsssbench.stages.pseudo_masks import pseudo_masks
+from wsssbench.stages.report import report
+from wsssbench.stages.train import train
+
+
+def run_all(folder, monkeypatch, **sections):
+    monkeypatch.chdir(folder)
+    make_folder(folder / "data" / "toy")
+    profile = load(write_params(folder, **sections))
+    prepare(profile)
+    plan(profile)
+    train(profile, "cam", 0)
+    pseudo_masks(profile, "cam", 0)
+    evaluate(profile, "cam", 0)
+    return profile
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("repo")
+        profile = run_all(folder, monkeypatch)
+        report(profile)
+        yield folder
+
+
+def test_record_agrees_with_the_masks_on_disk(finished):
+    run = finished / "runs" / "toy" / "cam-0"
+    record = json.loads((run / "evaluate" / "record.json").read_text())
+    data = finished / "data" / "toy"
+    for split in ("train", "val"):
+        matrix = ConfusionMatrix(3)
+        for name in (data / "ImageSets/Segmentation" / f"{split}.txt").read_text().split():
+            truth = read_mask(data / "SegmentationClass" / f"{name}.png")
+            matrix.update(read_mask(run / "pseudo_masks" / split / "masks" / f"{name}.png"), truth)
+        found = record["splits"][split]
+        assert found["miou"] == pytest.approx(matrix.miou())
+        assert found["fp"] == pytest.approx(matrix.mfp())
+        assert found["fn"] == pytest.approx(matrix.mfn())
+
+
+def test_protocol_threshold_gives_the_same_score_in_the_sweep(finished):
+    """Masks on disk and the one-pass sweep over maps are two roads to one number."""
+    evaluate_dir = finished / "runs" / "toy" / "cam-0" / "evaluate"
+    record = json.loads((evaluate_dir / "record.json").read_text())
+    for split, found in record["splits"].items():
+        sweep = pd.read_csv(evaluate_dir / split / "sweep.csv")
+        at = sweep.loc[(sweep.threshold - found["threshold"]).abs().idxmin()]
+        assert at.miou == pytest.approx(found["miou"], abs=1e-6)
+        assert sweep.miou.max() >= found["miou"] - 1e-6
+
+
+def test_oracle_is_the_best_on_train_also_for_val(finished):
+    record = json.loads((finished / "runs/toy/cam-0/evaluate/record.json").read_text())
+    sweep = pd.read_csv(finished / "runs/toy/cam-0/evaluate/train/sweep.csv")
+    best = sweep.loc[sweep.miou.idxmax()].threshold
+    assert record["splits"]["train"]["oracle_threshold"] == pytest.approx(best)
+    assert record["splits"]["val"]["oracle_threshold"] == pytest.approx(best)
+
+
+def test_labels_are_used_on_train_only(finished):
+    record = json.loads((finished / "runs/toy/cam-0/evaluate/record.json").read_text())
+    assert record["splits"]["train"]["labels_used"] is True
+    assert record["splits"]["train"].get("with_labels") is None
+    assert record["splits"]["val"]["labels_used"] is False
+    assert set(record["splits"]["val"]["with_labels"]) == {"miou", "fp", "fn"}
+    masks = finished / "runs/toy/cam-0/pseudo_masks"
+    table = pd.read_csv(masks / "val" / "probabilities.csv").set_index("id")
+    for name, scores in table.iterrows():
+        shown = set(np.unique(read_mask(masks / "val" / "masks" / f"{name}.png"))) - {0}
+        assert shown <= {i for i, p in enumerate(scores, 1) if p >= 0.5 - 1e-6}
+
+
+def test_provenance_of_the_row(finished):
+    facts = json.loads((finished / "runs/toy/cam-0/evaluate/record.json").read_text())["provenance"]
+    needed = "dataset content_hash train_split seed backbone weights device git_revision git_dirty"
+    assert set(needed.split()) <= set(facts)
+    assert len(facts["content_hash"]) == 64
+    assert facts["epochs"] == 2
+    assert facts["wall_s"] > 0
+
+
+def test_report_is_written(finished):
+    folder = finished / "reports" / "toy"
+    assert "CAM" in (folder / "index.html").read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["cam"]["train"]["miou"] > 0
+
+
+def test_plan_names_the_code_behind_a_method(finished):
+    planned = json.loads((finished / "runs/toy/plan/cam/train.json").read_text())
+    assert {"methods/cam.py", "engine/train.py", "models/tiny.py"} <= set(planned["files"])
+    assert not any(name.startswith(("reporting", "published")) for name in planned["files"])
+    maps = json.loads((finished / "runs/toy/plan/cam/pseudo_masks.json").read_text())
+    assert "engine/inference.py" in maps["files"]
+
+
+def test_score_folder_of_somebody(finished, tmp_path):
+    text = score_folder(
+        finished / "runs/toy/cam-0/pseudo_masks/val/masks",
+        finished / "data/toy/SegmentationClass",
+        ids=finished / "data/toy/ImageSets/Segmentation/val.txt",
+        classes=finished / "data/toy/classes.txt",
+        out=tmp_path / "scores",
+    )
+    record = json.loads((finished / "runs/toy/cam-0/evaluate/record.json").read_text())
+    assert f"mIoU {100 * record['splits']['val']['miou']:.1f}" in text
+    assert "red" in text
+    assert (tmp_path / "scores" / "per_class.csv").exists()
+
+
+def test_holdout_threshold_is_chosen_on_the_holdout(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "data" / "toy", images=16)
+    lists = root / "ImageSets/Segmentation"
+    names = (lists / "train.txt").read_text().split()
+    (lists / "hold.txt").write_text("\n".join(names[:3]))
+    (lists / "train.txt").write_text("\n".join(names[3:]))
+    monkeypatch.chdir(tmp_path)
+    profile = load(
+        write_params(tmp_path, data={"holdout": "hold"}, pseudo_masks={"threshold_rule": "holdout"})
+    )
+    prepare(profile)
+    train(profile, "cam", 0)
+    out = pseudo_masks(profile, "cam", 0)
+    protocol = json.loads((out / "protocol.json").read_text())
+    assert protocol["threshold_rule"] == "holdout"
+    assert protocol["holdout"] == "hold"
+    assert protocol["threshold"] in profile.evaluate.grid
+    record = json.loads((evaluate(profile, "cam", 0) / "record.json").read_text())
+    assert record["splits"]["train"]["threshold"] == protocol["threshold"]
+    assert set(record["splits"]) == {"train", "val"}
+
+
+def test_own_data_without_any_training_mask(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "data" / "toy")
+    for name in (root / "ImageSets/Segmentation/train.txt").read_text().split():
+        (root / "SegmentationClass" / f"{name}.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    profile = load(write_params(tmp_path))
+    prepare(profile)
+    train(profile, "cam", 0)
+    pseudo_masks(profile, "cam", 0)
+    record = json.loads((evaluate(profile, "cam", 0) / "record.json").read_text())
+    assert "miou" not in record["splits"]["train"]
+    assert record["splits"]["train"]["map"] > 0
+    assert record["splits"]["val"]["miou"] > 0
+    assert report(profile).exists()
+
+
+def test_power_background(tmp_path, monkeypatch):
+    run_all(tmp_path, monkeypatch, pseudo_masks={"alpha": 4.0})
+    record = json.loads((tmp_path / "runs/toy/cam-0/evaluate/record.json").read_text())
+    assert record["protocol"]["background"] == "power 4"
+    assert record["splits"]["train"]["threshold"] == pytest.approx(0.2755, abs=1e-4)
+
+
+def test_changed_data_is_noticed(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "data" / "toy")
+    monkeypatch.chdir(tmp_path)
+    profile = load(write_params(tmp_path))
+    with pytest.raises(UserError, match="data prepare"):
+        train(profile, "cam", 0)
+    prepare(profile)
+    (root / "labels.csv").write_text("id,labels\nim000,red\n")
+    with pytest.raises(UserError, match="changed since prepare"):
+        train(profile, "cam", 0)
+
+
+def test_gpu_asked_for_where_there_is_none(tmp_path, monkeypatch):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "data" / "toy")
+    profile = load(write_params(tmp_path, machine={"device": "cuda"}))
+    with pytest.raises(UserError, match="asks for a GPU, but torch sees none"):
+        train(profile, "cam", 0)
+
+
+def test_stages_out_of_order_say_what_to_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "data" / "toy")
+    profile = load(write_params(tmp_path))
+    prepare(profile)
+    with pytest.raises(UserError, match="wsssbench train"):
+        pseudo_masks(profile, "cam", 0)
+    with pytest.raises(UserError, match="wsssbench pseudo-masks"):
+        evaluate(profile, "cam", 0)

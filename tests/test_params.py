@@ -1,0 +1,106 @@
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_profile import PARAMS, write_params
+
+from wsssbench.errors import UserError
+from wsssbench.params import TrainSettings, build, find, load
+
+
+def load_with(tmp_path, **sections):
+    return load(write_params(tmp_path, **sections))
+
+
+def test_values_and_defaults(tmp_path):
+    profile = load_with(tmp_path)
+    assert profile.train.epochs == 2
+    assert profile.train.resize == (32, 40)
+    assert profile.pseudo_masks.scales == (1.0, 0.5)
+    assert profile.pseudo_masks.conf_threshold == 0.5
+    assert profile.experiments["cam"].method == "cam"
+    assert profile.evaluate.grid == pytest.approx([i / 10 for i in range(1, 10)])
+    assert str(profile.run_dir("cam", 3)) == "runs/toy/cam-3"
+
+
+@pytest.mark.parametrize(
+    ("sections", "text"),
+    [
+        ({"train": {"epoch": 3}}, "train: Unknown key 'epoch'. Did you mean 'epochs'"),
+        ({"trian": {}}, "Unknown key 'trian'. Did you mean 'train'"),
+        ({"train": {"epochs": "ten"}}, "epochs: expected a whole number, got 'ten'"),
+        ({"train": {"epochs": 2.5}}, "epochs: expected a whole number, got 2.5"),
+        ({"train": {"lr": True}}, "lr: expected a number, got True"),
+        ({"train": {"resize": [32]}}, "resize: expected a list of 2"),
+        ({"train": {"optimizer": "sgdd"}}, "Did you mean 'sgd'"),
+        ({"pseudo_masks": {"flip": "yes"}}, "flip: expected true or false"),
+        ({"grid": {"experiments": ["cma"]}}, "Did you mean 'cam'"),
+        ({"pseudo_masks": {"threshold_rule": "holdout"}}, "data.holdout names no list"),
+        ({"experiments": {"cam": {"method": "cam", "train": {"lrr": 1}}}}, "experiments.cam.train"),
+    ],
+)
+def test_mistakes_are_named_with_their_place(tmp_path, sections, text):
+    with pytest.raises(UserError) as caught:
+        load_with(tmp_path, **sections)
+    assert text in str(caught.value)
+    assert "params.yaml: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_key_and_file(tmp_path):
+    path = write_params(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    del content["train"]["epochs"]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="train: the key 'epochs' is missing"):
+        load(path)
+    with pytest.raises(UserError, match="does not exist"):
+        load(tmp_path / "other.yaml")
+    path.write_text("a: [1")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load(path)
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path):
+    path = write_params(tmp_path)
+    path.write_text(path.read_text().replace("lr: 0.003", "lr: 1e-4"))
+    assert load(path).train.lr == 1e-4
+
+
+def test_experiment_overrides_single_keys(tmp_path):
+    experiments = {"cam": {"method": "cam", "train": {"epochs": 7}, "model": {"dilate": False}}}
+    profile = load_with(tmp_path, experiments=experiments)
+    changed = profile.experiment("cam")
+    assert (changed.train.epochs, changed.model.dilate) == (7, False)
+    assert changed.train.lr == profile.train.lr
+    assert profile.train.epochs == 2
+
+
+def test_find_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles" / "own").mkdir(parents=True)
+    write_params(tmp_path / "profiles" / "own", profile="own")
+    write_params(tmp_path)
+    assert load(find("own")).profile == "own"
+    assert load(find("toy")).profile == "toy"
+    with pytest.raises(UserError, match="Did you mean 'own'"):
+        find("owm")
+
+
+@given(st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=4), max_size=4))
+def test_garbage_never_crashes_otherwise(content):
+    with pytest.raises(UserError):
+        build(TrainSettings, content, "train")
+
+
+def test_profiles_of_the_repository_load(pytestconfig):
+    top = pytestconfig.rootpath
+    names = set()
+    for path in [top / "params.yaml", *sorted((top / "profiles").glob("*/params.yaml"))]:
+        profile = load(path)
+        assert (top / profile.params_file) == path
+        assert (path.parent / profile.root).resolve() == top
+        assert path.with_name("dvc.yaml").resolve() == top / "dvc.yaml"
+        names.add(profile.profile)
+    assert {"scenes", "msrc17", "voc12", "coco14"} <= names
+    assert set(PARAMS) <= {field for field in profile.__dataclass_fields__}

@@ -1,0 +1,179 @@
+"""The protocol of a number: what must be known before it may stand beside another one.
+
+The protocol is data: it is stored with each run, printed with each table, and rows whose
+protocols differ in `key()` do not share a column.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from wsssbench.errors import UserError, unknown
+from wsssbench.evaluation.sweep import ThresholdSweep
+
+THRESHOLD_RULES = ("fixed", "holdout", "oracle")
+BACKGROUND_RULES = ("threshold", "power A")
+
+# What a method is made of stands in its own row: an ablation compares exactly these.
+PART_OF_THE_METHOD = ("refinement", "ema")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How masks were made and scored.
+
+    Attributes:
+        threshold_rule: fixed: given in advance. holdout: best mIoU on a small labelled split kept
+            for this. oracle: best mIoU on the scored training masks themselves, as most papers do.
+        threshold: background score in use: a pixel whose best map lies above it is foreground.
+        holdout: split on which the threshold was chosen.
+        background: "threshold", a constant score; or "power A", the score (1 - best map) ** A,
+            which gives the same masks as the constant `threshold` where both cross.
+        scales, flip: views whose score maps are averaged.
+        map_stride: stride in pixels at which maps are stored.
+        labels_used: per split whether image labels decided which classes may appear.
+        conf_threshold: classifier probability from which a class may appear without labels.
+        crf: dense CRF on the maps.
+        refinement: names of the steps between network and mask.
+        ema: averaged weights in use.
+        checkpoint: which one, "last" or "best".
+        initial_weights: of the backbone.
+        ignored_pixels: how pixels without a true class are treated.
+    """
+
+    threshold_rule: str
+    threshold: float
+    holdout: str | None = None
+    background: str = "threshold"
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    map_stride: int = 1
+    labels_used: Mapping[str, bool] = field(default_factory=lambda: {"train": True, "val": False})
+    conf_threshold: float | None = None
+    crf: bool = False
+    refinement: tuple[str, ...] = ()
+    ema: bool = False
+    checkpoint: str = "last"
+    initial_weights: str = "none"
+    ignored_pixels: str = "255 left out"
+
+    def __post_init__(self) -> None:
+        if self.threshold_rule not in THRESHOLD_RULES:
+            raise unknown("threshold rule", self.threshold_rule, THRESHOLD_RULES)
+        if self.background != "threshold" and not self.background.startswith("power "):
+            raise unknown("background rule", self.background, BACKGROUND_RULES)
+        if (self.threshold_rule == "holdout") != (self.holdout is not None):
+            raise UserError(
+                f"Threshold rule {self.threshold_rule!r} with holdout split {self.holdout!r}: name "
+                "the split with the rule 'holdout', and only with it."
+            )
+        # Lists come from JSON and YAML; tuples compare and hash.
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
+        object.__setattr__(self, "refinement", tuple(self.refinement))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Protocol of a stored record.
+
+        Raises:
+            UserError: unknown or missing key, unknown rule.
+        """
+        names = [item.name for item in dataclasses.fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("protocol key", name, names)
+        missing = ", ".join(name for name in ("threshold_rule", "threshold") if name not in values)
+        if missing:
+            raise UserError(f"The protocol lacks {missing}. Run the stage that wrote it again.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {
+            **values,
+            "scales": list(self.scales),
+            "refinement": list(self.refinement),
+            "labels_used": dict(self.labels_used),
+        }
+
+    def key(self) -> tuple:
+        """Equal for rows that may share a column, and hashable.
+
+        Left out are the parts of the method itself, and a threshold that is an outcome of its rule.
+        """
+        values = self.to_dict()
+        if self.threshold_rule != "fixed":
+            del values["threshold"]
+        for name in PART_OF_THE_METHOD:
+            del values[name]
+        return tuple((name, _plain(value)) for name, value in values.items())
+
+    def differences(self, other: Self) -> list[str]:
+        """What keeps two rows apart, as text: `scales: 1.0 against 0.5, 1.0`."""
+        mine, theirs = dict(self.key()), dict(other.key())
+        return [
+            f"{name}: {_text(mine.get(name))} against {_text(theirs.get(name))}"
+            for name in dict.fromkeys([*mine, *theirs])
+            if mine.get(name) != theirs.get(name)
+        ]
+
+    def describe(self) -> str:
+        """One line for a person, naming everything a reader of the number may ask for."""
+        rule = {
+            "fixed": "fixed in advance",
+            "holdout": f"chosen on the labelled hold-out {self.holdout}",
+            "oracle": "the best on the training masks (oracle)",
+        }[self.threshold_rule]
+        power = self.background.removeprefix("power ")
+        curve = "" if self.background == "threshold" else f" (where (1 - max)^{power} crosses it)"
+        used = [role for role, yes in self.labels_used.items() if yes]
+        unused = [role for role, yes in self.labels_used.items() if not yes]
+        parts = [
+            f"background threshold {self.threshold:.4g}{curve}, {rule}",
+            f"scales {_text(self.scales)}{' and mirrored' if self.flip else ''}",
+            f"maps at stride {self.map_stride}",
+            f"image labels used on {_text(used)}, not on {_text(unused)}",
+            *([f"classes from probability {self.conf_threshold:g}"] if self.conf_threshold else []),
+            f"refinement {_text(self.refinement)}",
+            "with CRF" if self.crf else "no CRF",
+            "averaged weights" if self.ema else "raw weights",
+            f"checkpoint {self.checkpoint}",
+            f"initial weights {self.initial_weights}",
+            f"ignored pixels: {self.ignored_pixels}",
+        ]
+        return "; ".join(parts)
+
+
+def choose_threshold(protocol: Protocol, sweep: ThresholdSweep | None = None) -> Protocol:
+    """The protocol with its threshold settled.
+
+    Args:
+        protocol: its rule decides.
+        sweep: for `holdout` the sweep of the hold-out split, for `oracle` that of the training
+            masks; not looked at for `fixed`.
+
+    Raises:
+        UserError: the rule needs a sweep and there is none.
+    """
+    if protocol.threshold_rule == "fixed":
+        return protocol
+    if sweep is None:
+        raise UserError(
+            f"Threshold rule {protocol.threshold_rule!r} needs masks to choose on. Use the rule "
+            "'fixed', or provide them."
+        )
+    return dataclasses.replace(protocol, threshold=sweep.best()[0])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value) or "none"
+    return str(value)

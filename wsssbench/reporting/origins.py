@@ -1,0 +1,111 @@
+"""Tables of where numbers come from: what was run, with what, and which runs are missing."""
+
+import pandas as pd
+
+from wsssbench.reporting.records import Run, split_roles
+from wsssbench.reporting.table import Column, Table
+
+HASH_LETTERS = 12
+RECIPE = ("method", "backbone", "weights", "epochs", "batch_size", "crop")
+
+
+def experiments_table(runs: list[Run]) -> Table:
+    """One row per experiment: method and recipe in a few words, how many seeds are done."""
+    lines = []
+    for name in dict.fromkeys(run.experiment for run in runs):
+        members = [run for run in runs if run.experiment == name]
+        first = next((run for run in members if run.provenance), members[0])
+        known, protocol = first.provenance, first.record.get("protocol", {})
+        chain = [str(step) for step in protocol.get("refinement") or []]
+        done = sum(run.status == "done" for run in members)
+        lines.append({
+            "experiment": name,
+            "title": first.record.get("title") or name,
+            **{key: known.get(key) for key in RECIPE},
+            "refinement": " + ".join(chain) or "none" if protocol else None,
+            "ema": {True: "yes", False: "no"}.get(protocol.get("ema"), ""),
+            "seeds": ", ".join(str(run.seed) for run in members),
+            "done": f"{done} of {len(members)}",
+        })  # fmt: skip
+    columns = (
+        Column("experiment", "experiment"),
+        Column("title", "title"),
+        Column("method", "method"),
+        Column("backbone", "backbone"),
+        Column("weights", "initial weights"),
+        Column("epochs", "epochs", "count"),
+        Column("batch_size", "batch", "count"),
+        Column("crop", "crop, px", "count"),
+        Column("refinement", "refinement"),
+        Column("ema", "EMA"),
+        Column("seeds", "seeds"),
+        Column("done", "done"),
+    )
+    return Table("experiments", "Experiments of this profile.", _frame(lines, columns), columns)
+
+
+def provenance_table(runs: list[Run]) -> Table:
+    """One row per run: everything its record says about its origin."""
+    lines = []
+    for run in runs:
+        known = dict(run.provenance)
+        known["run"], known["state"] = run.name, run.status
+        known["splits"] = ", ".join(run.splits)
+        for name in ("content_hash", "weights_hash", "git_revision"):
+            known[name] = str(known[name])[:HASH_LETTERS] if known.get(name) else None
+        dirty = " +changes" if known.get("git_dirty") else ""
+        known["git"] = known["git_revision"] and f"{known['git_revision']}{dirty}"
+        known["inference_s"] = run.timing.get("inference_s")
+        many = int(known.get("devices") or 1)
+        known["where"] = f"{many} × {known['device']}" if many > 1 else known.get("device")
+        lines.append(known)
+    columns = (
+        Column("run", "run"),
+        Column("state", "state"),
+        Column("dataset", "data set"),
+        Column("content_hash", "content"),
+        Column("train_split", "trained on"),
+        Column("splits", "scored on"),
+        Column("seed", "seed", "count"),
+        Column("method", "method"),
+        Column("backbone", "backbone"),
+        Column("weights", "weights"),
+        Column("weights_hash", "weights' hash"),
+        Column("epochs", "epochs", "count"),
+        Column("batch_size", "batch", "count"),
+        Column("where", "device"),
+        Column("precision", "precision"),
+        Column("wall_s", "training, min", "minutes"),
+        Column("inference_s", "masks, min", "minutes"),
+        Column("peak_memory_mib", "peak, GiB", "gib"),
+        Column("git", "git revision"),
+        Column("torch", "torch"),
+        Column("wsssbench", "wsssbench"),
+        Column("python", "python"),
+        Column("finished", "finished"),
+    )
+    note = "+changes: the checkout held changes that were not committed."
+    caption = "Where each number comes from."
+    return Table("provenance", caption, _frame(lines, columns), columns, (note,))
+
+
+def missing_table(runs: list[Run]) -> Table:
+    """The runs without scores and why."""
+    lines = [{"run": r.name, "state": r.status, "reason": r.reason or "–"}
+             for r in runs if r.status != "done"]  # fmt: skip
+    columns = (Column("run", "run"), Column("state", "state"), Column("reason", "reason"))
+    return Table("not_run", "Runs without scores.", _frame(lines, columns), columns)
+
+
+def splits_sentence(runs: list[Run]) -> str:
+    """`train (364 images) and val (133 images)`, from the first run that is done."""
+    done = next((run for run in runs if run.status == "done"), None)
+    if done is None:
+        return ""
+    names = [f"{split} ({done.splits[split].get('images', '?')} images)"
+             for split in split_roles([done])]  # fmt: skip
+    return " and ".join(names)
+
+
+def _frame(lines: list[dict], columns: tuple[Column, ...]) -> pd.DataFrame:
+    return pd.DataFrame(lines, columns=[column.key for column in columns])

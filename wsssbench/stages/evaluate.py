@@ -1,0 +1,203 @@
+"""Stage evaluate: masks and maps against ground truth -> record.json, metrics.json, tables.
+
+The protocol's row comes from the mask files; the oracle and the curves from the stored maps. The
+oracle's threshold is the best one on the training masks, also where it is applied to val.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wsssbench.data.folder import Folder
+from wsssbench.data.layout import MASKS, read_classes
+from wsssbench.errors import UserError
+from wsssbench.evaluation import (
+    Protocol,
+    Scores,
+    ThresholdSweep,
+    cf1_sweep,
+    evaluate_folder,
+    evaluate_maps,
+    mean_average_precision,
+)
+from wsssbench.evaluation.reading import read_mask
+from wsssbench.files import read_json, write_json, write_text
+from wsssbench.params import Profile
+from wsssbench.progress import progress
+from wsssbench.stages.common import open_folder
+
+SUMMARY = ("miou", "fp", "fn", "oracle_threshold", "oracle_miou", "oracle_fp", "oracle_fn", "map")
+
+
+def evaluate(profile: Profile, experiment: str, seed: int) -> Path:
+    """Score one run on all scored splits of the profile.
+
+    Returns:
+        The stage's directory, runs/<profile>/<experiment>-<seed>/evaluate.
+
+    Raises:
+        UserError: masks or maps are missing, or no image of any split has a ground-truth mask.
+    """
+    run = profile.run_dir(experiment, seed)
+    masks, out = run / "pseudo_masks", run / "evaluate"
+    again = f"Run: python -m wsssbench pseudo-masks -p {profile.params_file} -e {experiment}"
+    protocol = Protocol.from_dict(read_json(masks / "protocol.json", again))
+    folder, _ = open_folder(profile, masks=True)
+    threshold = protocol.threshold
+    splits: dict[str, dict[str, Any]] = {}
+    oracle = None
+    for split, role in profile.data.scored.items():
+        found = {"role": role, "labels_used": protocol.labels_used[split], "threshold": threshold}
+        found |= _classification(folder, masks / split, out / split)
+        if ids := [name for name in folder.ids(split) if folder.has_mask(name)]:
+            scores, sweep = _masks(profile, folder, masks / split, ids, threshold)
+            oracle = sweep.best()[0] if role == "train" else oracle
+            _write_tables(scores, sweep, out / split)
+            found |= _row(profile, scores, sweep, threshold, oracle)
+            if not found["labels_used"]:
+                found["with_labels"] = _with_labels(profile, folder, masks / split, ids, threshold)
+        splits[split] = found
+    if not any("miou" in found for found in splits.values()):
+        raise UserError(
+            f"No image of {', '.join(splits)} has a mask in {folder.root / MASKS}: nothing to "
+            "score. Add masks of at least some images, or leave the stage evaluate out."
+        )
+    record = {
+        "profile": profile.profile,
+        "experiment": experiment,
+        "title": profile.experiments[experiment].title or experiment,
+        "seed": seed,
+        "provenance": read_json(run / "train" / "provenance.json", "Train the run again."),
+        "protocol": protocol.to_dict(),
+        "splits": splits,
+    }
+    write_json(out / "record.json", record)
+    metrics = {s: {key: found.get(key) for key in SUMMARY} for s, found in splits.items()}
+    write_json(out / "metrics.json", metrics)
+    return out
+
+
+def score_folder(
+    pred_dir: Path,
+    gt_dir: Path,
+    *,
+    ids: Path | None = None,
+    classes: Path | None = None,
+    out: Path | None = None,
+) -> str:
+    """Score a folder of anybody's PNG masks; the text is for a terminal.
+
+    Args:
+        pred_dir: palette or single-channel masks of the full image size.
+        gt_dir: ground truth of the same names.
+        ids: text file with one id per line; by default every mask of `gt_dir`.
+        classes: classes.txt, `background` first; by default the number of classes is the largest
+            id in `gt_dir` and classes are numbered.
+        out: folder for per_class.csv, per_image.csv, confusion.csv, objects.csv.
+    """
+    names = ids.read_text().split() if ids else sorted(p.stem for p in gt_dir.glob("*.png"))
+    if not names:
+        raise UserError(f"{ids or gt_dir} names no image. Give a list with --ids, or PNG masks.")
+    titles = read_classes(classes.parent) if classes else None
+    count = len(titles) if titles else _largest_id(gt_dir, names)
+    scores = evaluate_folder(pred_dir, gt_dir, names, count + 1, classes=titles, progress=progress)
+    if out:
+        _write_scores(scores, out)
+    means = scores.summary()
+    low, high = scores.intervals()["miou"]
+    table = scores.per_class().drop(columns=["truth_px", "predicted_px"])
+    return (
+        f"{table.to_markdown(index=False, floatfmt='.3f')}\n\n"
+        f"{len(names)} images, {count} classes and background; pixels of value 255 left out\n"
+        f"mIoU {100 * means['miou']:.1f} (95 % of resampled image sets {100 * low:.1f} to "
+        f"{100 * high:.1f}), FP {means['fp']:.3f}, FN {means['fn']:.3f}, "
+        f"boundary error {scores.boundary['error']:.3f} within {scores.boundary['width_px']} px"
+    )
+
+
+def _masks(
+    profile: Profile, folder: Folder, masks: Path, ids: list[str], threshold: float
+) -> tuple[Scores, ThresholdSweep]:
+    truth, count = folder.root / MASKS, folder.num_classes + 1
+    scores = evaluate_folder(
+        masks / "masks",
+        truth,
+        ids,
+        count,
+        classes=folder.classes,
+        boundary_px=profile.evaluate.boundary_px,
+        progress=progress,
+    )
+    thresholds = sorted({*profile.evaluate.grid, threshold})
+    sweep = evaluate_maps(masks / "maps", truth, ids, count, thresholds, progress=progress)
+    return scores, sweep
+
+
+def _row(
+    profile: Profile, scores: Scores, sweep: ThresholdSweep, threshold: float, oracle: float | None
+) -> dict[str, Any]:
+    intervals = scores.intervals(profile.evaluate.bootstrap)
+    row = {"images": len(scores.ids), **scores.summary(), "boundary_band": scores.boundary}
+    row |= {f"{name}_interval": list(ends) for name, ends in intervals.items()}
+    if oracle is not None:
+        best = _at(sweep, oracle)
+        row |= {"oracle_threshold": oracle, **{f"oracle_{k}": v for k, v in best.items()}}
+        row["oracle_gap"] = best["miou"] - row["miou"]
+    return row
+
+
+def _at(sweep: ThresholdSweep, threshold: float) -> dict[str, float]:
+    """Miou, fp and fn at one of the sweep's thresholds."""
+    return dict(zip(("miou", "fp", "fn"), sweep.at(threshold)[1:], strict=True))
+
+
+def _with_labels(
+    profile: Profile, folder: Folder, masks: Path, ids: list[str], threshold: float
+) -> dict[str, float]:
+    """What the same maps would score if the image labels gated the classes."""
+    known = {name: np.flatnonzero(folder.label(name)) + 1 for name in ids}
+    truth, count = folder.root / MASKS, folder.num_classes + 1
+    sweep = evaluate_maps(masks / "maps", truth, ids, count, [threshold], labels=known)
+    return _at(sweep, threshold)
+
+
+def _classification(folder: Folder, masks: Path, out: Path) -> dict[str, Any]:
+    table = pd.read_csv(masks / "probabilities.csv", dtype={"id": str}).set_index("id")
+    labels = np.stack([folder.label(name) for name in table.index])
+    probabilities = table.to_numpy(np.float32)
+    threshold, precision, recall, f1 = cf1_sweep(probabilities, labels).best()
+    found = {
+        "images": len(table),
+        "map": mean_average_precision(probabilities, labels),
+        "cf1": f1,
+        "cf1_threshold": threshold,
+    }
+    write_json(out / "classification.json", {**found, "cp": precision, "cr": recall})
+    return found
+
+
+def _write_tables(scores: Scores, sweep: ThresholdSweep, out: Path) -> None:
+    _write_scores(scores, out)
+    _write_csv(sweep.table(), out / "sweep.csv")
+
+
+def _write_scores(scores: Scores, out: Path) -> None:
+    _write_csv(scores.per_class(), out / "per_class.csv")
+    _write_csv(scores.per_image, out / "per_image.csv")
+    _write_csv(scores.confusion_table(), out / "confusion.csv")
+    _write_csv(scores.objects, out / "objects.csv")
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    write_text(path, table.to_csv(index=False, float_format="%.6f"))
+
+
+def _largest_id(folder: Path, names: list[str]) -> int:
+    """The largest class id in the masks of `folder`."""
+    largest = 0
+    for name in progress(names, "counting classes"):
+        mask = read_mask(folder / f"{name}.png")
+        largest = max(largest, int(mask[mask != 255].max(initial=0)))
+    return max(largest, 1)

@@ -1,0 +1,80 @@
+"""Stage pseudo_masks: weights -> score maps -> masks, and the protocol under which they arose."""
+
+import time
+from pathlib import Path
+
+from wsssbench.data.folder import Folder
+from wsssbench.data.layout import MASKS
+from wsssbench.engine import devices
+from wsssbench.engine.inference import write_maps, write_masks
+from wsssbench.evaluation import Protocol, evaluate_maps
+from wsssbench.files import read_json, write_json
+from wsssbench.methods.multiscale import equivalent_threshold
+from wsssbench.params import Profile
+from wsssbench.stages.common import load_trained, open_folder
+
+
+def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
+    """Write maps and masks of all lists of the profile, and protocol.json.
+
+    Training lists and the hold-out use image labels to gate the classes; val does not.
+
+    Returns:
+        The stage's directory, runs/<profile>/<experiment>-<seed>/pseudo_masks.
+
+    Raises:
+        UserError: no trained weights, or a data set that changed.
+    """
+    run, settings, data = profile.run_dir(experiment, seed), profile.pseudo_masks, profile.data
+    out = run / "pseudo_masks"
+    folder, _ = open_folder(profile, masks=False)
+    method = load_trained(profile, experiment, folder, run / "train" / "model.pt")
+    method = method.to(devices.choose(profile.machine))
+    labels_used = {
+        data.train: True,
+        **{split: role == "train" for split, role in data.scored.items()},
+    }
+    if settings.threshold_rule == "holdout":
+        labels_used[data.holdout] = True
+    started = time.monotonic()
+    for split, used in labels_used.items():
+        write_maps(
+            method,
+            folder,
+            folder.ids(split),
+            out / split,
+            settings,
+            profile.machine,
+            labels_used=used,
+        )
+    seconds = time.monotonic() - started
+    protocol = _protocol(profile, folder, out, labels_used)
+    for split in labels_used:
+        write_masks(out / split, folder.ids(split), protocol.threshold)
+    write_json(out / "protocol.json", protocol.to_dict())
+    images = sum(len(folder.ids(split)) for split in labels_used)
+    write_json(out / "timing.json", {"inference_s": round(seconds, 2), "images": images})
+    return out
+
+
+def _protocol(profile: Profile, folder: Folder, out: Path, labels_used: dict) -> Protocol:
+    settings = profile.pseudo_masks
+    weights = read_json(out.parent / "train" / "provenance.json", "Train the run again.")
+    shared = {
+        "scales": settings.scales,
+        "flip": settings.flip,
+        "map_stride": settings.map_stride,
+        "labels_used": labels_used,
+        "conf_threshold": settings.conf_threshold,
+        "ema": weights["ema"] > 0,
+        "initial_weights": weights["weights_hash"],
+    }
+    if settings.threshold_rule == "fixed" and settings.alpha is not None:
+        threshold = equivalent_threshold(settings.alpha)
+        return Protocol("fixed", threshold, background=f"power {settings.alpha:g}", **shared)
+    if settings.threshold_rule == "fixed":
+        return Protocol("fixed", settings.threshold, **shared)
+    split, classes = profile.data.holdout, folder.num_classes + 1
+    truth, ids = folder.root / MASKS, folder.ids(split)
+    sweep = evaluate_maps(out / split / "maps", truth, ids, classes, profile.evaluate.grid)
+    return Protocol("holdout", sweep.best()[0], holdout=split, **shared)

@@ -1,0 +1,74 @@
+"""Stage train: image-level labels -> weights, history.csv, provenance.json."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+from wsssbench import provenance
+from wsssbench.data.folder import LabelledImages
+from wsssbench.data.transforms import TrainTransform
+from wsssbench.engine import devices
+from wsssbench.engine.train import Job
+from wsssbench.engine.train import train as run
+from wsssbench.models import weights_hash
+from wsssbench.params import Profile
+from wsssbench.plan import code_hash, roots_of
+from wsssbench.stages import plan
+from wsssbench.stages.common import build_method, open_folder
+
+
+def train(profile: Profile, experiment: str, seed: int) -> Path:
+    """Train one experiment with one seed; go on from a checkpoint of the same recipe.
+
+    Returns:
+        The stage's directory, runs/<profile>/<experiment>-<seed>/train.
+
+    Raises:
+        UserError: anything that start-up checks find, or see `engine.train`.
+    """
+    plan.check(profile, experiment)
+    devices.choose(profile.machine)
+    recipe, chosen = profile.experiment(experiment), profile.experiments[experiment]
+    settings, model = recipe.train, recipe.model
+    folder, manifest = open_folder(profile, masks=False)
+    ids = folder.ids(profile.data.train)
+    transform = TrainTransform(
+        settings.crop, settings.resize, settings.flip, settings.jitter, settings.jpeg
+    )
+    build = partial(build_method, profile, experiment, folder.num_classes, model.weights)
+    initial = weights_hash(model.backbone, model.weights)
+    # what must be equal for a checkpoint to be continued; the schedule and the seed are added there
+    identity = {
+        "code": code_hash(roots_of("train", chosen.method)),
+        "content": manifest["content_hash"],
+        "split": profile.data.train,
+        "method": [chosen.method, chosen.settings],
+        "model": [dataclasses.asdict(model), initial],
+    }
+    out = profile.run_dir(experiment, seed) / "train"
+    facts = {
+        "dataset": manifest["name"],
+        "content_hash": manifest["content_hash"],
+        "train_split": profile.data.train,
+        "train_images": len(ids),
+        "experiment": experiment,
+        "method": chosen.method,
+        "seed": seed,
+        "backbone": model.backbone,
+        "output_stride": model.output_stride,
+        "weights": Path(model.weights).name,
+        "weights_hash": initial,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "crop": settings.crop,
+        "ema": settings.ema,
+        "settings": {
+            "model": dataclasses.asdict(model),
+            "train": dataclasses.asdict(settings),
+            "method": dict(chosen.settings),
+        },
+        **provenance.git_state(),
+    }
+    dataset = LabelledImages(folder, ids, transform)
+    run(Job(build, dataset, settings, profile.machine, seed, out, identity, facts))
+    return out
