@@ -26,7 +26,15 @@ DEFAULTS = {"name": "a", "epochs": 1, "lr": 0.1, "flag": False, "scales": [1.0],
 
 
 def test_values_take_the_type_of_the_default():
-    pairs = ["name=08", "epochs=3", "lr=1e-4", "flag=True", "scales=[1, 2]", "nothing=abc", "name=x=y"]
+    pairs = [
+        "name=08",
+        "epochs=3",
+        "lr=1e-4",
+        "flag=True",
+        "scales=[1, 2]",
+        "nothing=abc",
+        "name=x=y",
+    ]
     values = notebook.parse(DEFAULTS, pairs, "n.ipynb")
     assert values == {
         "name": "x=y",

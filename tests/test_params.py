@@ -79,7 +79,8 @@ def test_experiment_overrides_single_keys(tmp_path):
 def test_find_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "profiles" / "own").mkdir(parents=True)
-    write_params(tmp_path / "profiles" / "own", profile="own")
+    own = {"profile": "own", "params_file": "profiles/own/params.yaml"}
+    write_params(tmp_path / "profiles" / "own", **own)
     write_params(tmp_path)
     assert load(find("own")).profile == "own"
     assert load(find("toy")).profile == "toy"
@@ -104,3 +105,14 @@ def test_profiles_of_the_repository_load(pytestconfig):
         names.add(profile.profile)
     assert {"scenes", "msrc17", "voc12", "coco14"} <= names
     assert set(PARAMS) <= {field for field in profile.__dataclass_fields__}
+
+
+def test_copied_profile_must_change_its_names(tmp_path):
+    place = tmp_path / "profiles" / "mine"
+    place.mkdir(parents=True)
+    write_params(place, profile="msrc17", params_file="profiles/msrc17/params.yaml")
+    with pytest.raises(UserError, match="params_file says profiles/msrc17"):
+        load(place)
+    write_params(place, profile="msrc17", params_file="profiles/mine/params.yaml")
+    with pytest.raises(UserError, match="the directory is 'mine'"):
+        load(place)

@@ -42,13 +42,15 @@ def data_prepare(profile: ProfileOption = DEFAULT) -> None:
 def data_verify(
     root: Annotated[Path, typer.Argument(help="Data set folder in VOC layout.")],
     split: Annotated[list[str], typer.Option(help="Lists to check; default: all.")] = (),
+    masks_for: Annotated[list[str], typer.Option(help="Lists whose masks must exist.")] = (),
 ) -> None:
     """Look for everything that would stop a run later: missing or broken files, wrong ids."""
     from wsssbench.data.verify import verify
 
-    report = verify(root, list(split) or None)
+    report = verify(root, list(split) or None, masks_for=masks_for)
     typer.echo(report)
-    report.raise_on_errors()
+    if report.errors:
+        raise typer.Exit(1)
 
 
 @data_app.command("describe")
@@ -68,9 +70,11 @@ def data_labels(
     split: Annotated[list[str], typer.Option(help="Lists to label; default: all.")] = (),
 ) -> None:
     """Write labels.csv from the masks of a folder that has none (an explicit act)."""
+    from wsssbench.data import layout
     from wsssbench.data.labels import labels_from_masks
 
-    typer.echo(f"{labels_from_masks(root, list(split) or None)} images labelled.")
+    ids = layout.union(layout.read_ids(root, name) for name in split) if split else None
+    typer.echo(f"{len(labels_from_masks(root, ids))} rows written to {root / layout.LABELS}.")
 
 
 @data_app.command("convert-masks")

@@ -195,6 +195,7 @@ def load(path: str | Path = "params.yaml") -> Profile:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     profile = build(Profile, content, str(path))
+    _check_place(profile, path)
     for name in profile.experiments:
         profile.experiment(name)
     for name in profile.grid.experiments:
@@ -250,6 +251,18 @@ def build(kind: type, content: Any, where: str) -> Any:
     return kind(
         **{key: _convert(hints[key], value, f"{where}: {key}") for key, value in content.items()}
     )
+
+
+def _check_place(profile: Profile, path: Path) -> None:
+    """A copied profile that keeps the names of the old one would overwrite its runs."""
+    place, said = path.resolve(), Path(profile.params_file)
+    if place.parts[-len(said.parts) :] != said.parts:
+        raise UserError(f"{path}: params_file says {said}, which is another file. Correct it.")
+    if place.parent.parent.name == "profiles" and place.parent.name != profile.profile:
+        raise UserError(
+            f"{path}: profile is {profile.profile!r}, but the directory is {place.parent.name!r}. "
+            "Give both the same name: runs and reports are kept under it."
+        )
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -86,10 +86,11 @@ def test_f1_is_formed_from_the_means_and_empty_classes_count_as_zero():
     assert sweep.cf1[0] == pytest.approx(1 / 3, abs=1e-5)
 
 
-def test_a_score_equal_to_the_threshold_is_predicted():
-    scores = np.array([[np.float32(0.15)]])
-    sweep = cf1_sweep(scores.astype(np.float32), np.array([[1]]), np.arange(0.05, 0.3, 0.05))
-    assert sweep.cr.round(3).tolist() == [1, 1, 1, 0, 0]
+@pytest.mark.parametrize("threshold", [0.15, 0.35, 0.6])  # in float32: above, below, above
+def test_a_score_equal_to_the_threshold_is_predicted(threshold):
+    scores = np.array([[threshold]], np.float32)
+    sweep = cf1_sweep(scores, np.array([[1]]), [threshold, threshold + 1e-6])
+    assert sweep.cr.round(3).tolist() == [1, 0]
 
 
 def test_best_is_the_first_of_equal_thresholds():

@@ -1,6 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from wsssbench.evaluation import objects
 
@@ -80,3 +83,30 @@ def test_no_objects_at_all():
     table = objects.by_size(pd.DataFrame([], columns=objects.COLUMNS))
     assert table["objects"].tolist() == [0, 0, 0, 0]
     assert table[["low_px", "recall", "iou"]].isna().all(axis=None)
+
+
+def plain_objects(prediction, truth, label):
+    """The definition on whole images, with SciPy's components."""
+    parts, count = ndimage.label(truth == label, np.ones((3, 3)))
+    for part in range(1, count + 1):
+        inside = parts == part
+        y, x = np.nonzero(inside)
+        height, width = y.max() - y.min() + 1, x.max() - x.min() + 1
+        rows, columns = np.indices(truth.shape)
+        near = (rows >= y.min() - height // 2) & (rows <= y.max() + height // 2)
+        near &= (columns >= x.min() - width // 2) & (columns <= x.max() + width // 2)
+        near &= (truth != 255) & ((parts == 0) | inside)
+        claimed = near & (prediction == label)
+        found = (claimed & inside).sum()
+        yield label, inside.sum(), found / inside.sum(), found / (claimed | inside).sum()
+
+
+@given(st.integers(0, 10**6))
+def test_equals_the_definition_on_whole_images(seed):
+    rng = np.random.default_rng(seed)
+    size = rng.integers(1, 20, 2)
+    truth = rng.choice(np.array([0, 0, 0, 1, 2, 255], np.uint8), size)
+    prediction = rng.choice(np.array([0, 1, 2], np.uint8), size)
+    for label in np.unique(truth[(truth > 0) & (truth < 255)]):
+        ours = sorted(objects.find_objects(prediction, truth, [label]))
+        assert ours == sorted(plain_objects(prediction, truth, label))

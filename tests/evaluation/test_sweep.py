@@ -126,6 +126,17 @@ def test_ignored_pixels_never_change_the_result():
     np.testing.assert_array_equal(swept(wider, ignored).counts(), swept(maps, truth).counts())
 
 
+@pytest.mark.parametrize("present", [[1, 2, 3], [1], [2]])
+def test_other_ignore_index(present):
+    maps, truth = random_image(9)
+    maps = maps[np.array(present) - 1]
+    truth[truth == 255] = 0
+    usual, other = ThresholdSweep(K + 1, GRID), ThresholdSweep(K + 1, GRID, ignore_index=2)
+    usual.update_sparse(present, maps, np.where(truth == 2, 255, truth))
+    other.update_sparse(present, maps, truth)
+    np.testing.assert_array_equal(usual.counts(), other.counts())
+
+
 def test_higher_thresholds_trade_fp_for_fn():
     counts = swept(*random_image(2), DEFAULT_THRESHOLDS).counts()
     assert (np.diff(counts[:, 1:, 0], axis=0) <= 0).all()

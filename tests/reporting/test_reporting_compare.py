@@ -92,12 +92,15 @@ def test_fractions_get_a_table_of_their_own(voc):
 
 def test_another_data_set_stands_apart_and_is_not_compared(fake):
     runs = load_runs(fake["runs"], ["cam"], [0, 1])
-    (table,) = compare.published_tables(runs, figures({}, {"backbone": "VGG-16", "value": 48.9}))
+    others = {"backbone": "VGG-16", "value": 48.9}, {"value": 50.1, "source": "a talk"}
+    table, sources = compare.published_tables(runs, figures({}, *others))
     assert "difference" not in table.frame
     heads = [column.head for column in table.columns]
     assert "published (VOC2012)" in heads
     assert {column.group for column in table.columns} == {"", "ours (scenes)"}
-    assert table.frame["published"][0] == "48.3 (ResNet-50; a paper)\n48.9 (VGG-16; a paper)"
+    assert table.frame["published"][0] == "ResNet-50 48.3, 50.1; VGG-16 48.9"
+    assert sources.frame[["published", "source"]].values.tolist() == [
+        ["48.3", "a paper"], ["48.9", "a paper"], ["50.1", "a talk"]]  # fmt: skip
     assert "belong to another data set" in table.caption
     assert "must not be compared" in table.notes[0]
 
@@ -105,8 +108,8 @@ def test_another_data_set_stands_apart_and_is_not_compared(fake):
 def test_an_experiment_named_like_a_published_method_is_that_method(fake):
     runs = load_runs(fake["runs"], ["cam-sharp"], [0])
     both = figures({"method": "cam-sharp", "value": 60.0}, {})
-    (table,) = compare.published_tables(runs, both)
-    assert table.frame["published"][0] == "60 (ResNet-50; a paper)"
+    table, _ = compare.published_tables(runs, both)
+    assert table.frame["published"][0] == "ResNet-50 60"
 
 
 def test_nothing_done_or_nothing_published_gives_no_table(tmp_path, fake):
@@ -129,6 +132,7 @@ def test_status_is_never_raised_by_a_run_elsewhere(fake):
 
 def test_with_the_packages_own_figures(fake):
     runs = load_runs(fake["runs"], ["cam"], [0])
-    (table,) = compare.published_tables(runs, published.load())
-    assert "48.3 (ResNet-50" in table.frame["published"][0]
+    table, sources = compare.published_tables(runs, published.load())
+    assert "ResNet-50 48.3" in table.frame["published"][0]
+    assert len(sources.frame) > 5
     assert len(compare.status_table(runs, published.status()).frame) > 10

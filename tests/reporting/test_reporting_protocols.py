@@ -61,8 +61,9 @@ def test_words():
     assert words["Splits scored"] == "train (4 images, image labels used)."
     assert words["Views"] == "Scales 0.5, 1, each also mirrored; maps stored at stride 2."
     assert words["Initial weights"] == "imagenet (hash abc)."
-    assert "val: those that the classifier itself finds (probability ≥ 0.3)" in (
-        words["Classes at test"]
+    assert (
+        "val: those that the classifier itself finds (probability ≥ 0.3)"
+        in (words["Classes at test"])
     )
     assert words["CRF"] == "None."
 

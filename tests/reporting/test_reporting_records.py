@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 from wsssbench.reporting.records import load_run, load_runs, mean_table, read_table, split_roles
 
@@ -75,3 +77,8 @@ def test_mean_table_averages_over_seeds_and_keeps_the_order(tmp_path):
     assert list(table["class"]) == ["zebra", "apple"]
     assert table["iou"].round(9).tolist() == [0.3, 0.6]
     assert mean_table(runs, "val", "sweep", ("threshold",)).empty
+
+
+def test_reporting_loads_no_torch():
+    code = "import sys, wsssbench.reporting; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -122,6 +122,10 @@ def test_experiments_and_missing_runs(fake):
     runs = load(fake, ["cam-sharp", "lost"])
     table = origins.experiments_table(runs)
     row = cells(table, 0)
-    assert (row["title"].text, row["done"].text, row["method"].text) == ("CAM-SHARP", "1 of 2", "cam")
+    assert (row["title"].text, row["done"].text, row["method"].text) == (
+        "CAM-SHARP",
+        "1 of 2",
+        "cam",
+    )
     assert cells(table, 1)["refinement"].text == "–"
     assert list(origins.missing_table(runs).frame["run"]) == ["cam-sharp-1", "lost-0", "lost-1"]

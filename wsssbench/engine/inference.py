@@ -59,7 +59,8 @@ def write_maps(
         LabelledImages(folder, ids, _prepare), batch_sampler=batches, num_workers=machine.workers
     )
     for batch in progress(data, f"maps of {out.name}", len(batches)):
-        images, labels = batch["image"].to(device), batch["label"].to(device) > 0
+        images = batch["image"].to(device, memory_format=torch.channels_last)
+        labels = batch["label"].to(device) > 0
 
         def gate(own: Tensor, labels: Tensor = labels) -> Tensor:
             return labels if labels_used else method.own_gate(own) | labels

@@ -4,7 +4,7 @@ An object is an 8-connected component of one foreground class in the ground trut
 instances of a class therefore count as one, an object cut in two by another as two.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -34,20 +34,23 @@ def find_objects(
     Yields:
         (class id, area in pixels, recall, iou).
     """
-    valid = truth != ignore_index
     for label in classes:
-        count, parts, boxes, _ = cv2.connectedComponentsWithStats(
-            (truth == label).view(np.uint8), connectivity=8
-        )
-        claimed = (prediction == label) & valid
+        inside = (truth == label).view(np.uint8)
+        window = _grown(cv2.boundingRect(inside))  # all that follows happens near the class
+        count, parts, boxes, _ = cv2.connectedComponentsWithStats(inside[window], connectivity=8)
+        claimed = (prediction[window] == label) & (truth[window] != ignore_index)
         for part in range(1, count):
-            x, y, width, height, area = (int(value) for value in boxes[part])
-            rows = slice(max(0, y - height // 2), y + height + height // 2)
-            columns = slice(max(0, x - width // 2), x + width + width // 2)
-            near, claims = parts[rows, columns], claimed[rows, columns]
-            found = np.count_nonzero(claims & (near == part))
-            astray = np.count_nonzero(claims & (near == 0))
+            area, near = int(boxes[part, cv2.CC_STAT_AREA]), _grown(boxes[part, :4])
+            found = np.count_nonzero(claimed[near] & (parts[near] == part))
+            astray = np.count_nonzero(claimed[near] & (parts[near] == 0))
             yield int(label), area, found / area, found / (area + astray)
+
+
+def _grown(box: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns of a box (x, y, width, height) grown by half its size on every side."""
+    x, y, width, height = (int(value) for value in box)
+    rows = slice(max(0, y - height // 2), y + height + height // 2)
+    return rows, slice(max(0, x - width // 2), x + width + width // 2)
 
 
 def by_size(objects: pd.DataFrame) -> pd.DataFrame:

@@ -39,7 +39,7 @@ def histogram(values: np.ndarray, cells: int) -> np.ndarray:
         return np.bincount(values.ravel(), minlength=cells)
     width = values.shape[-1]
     lane = np.tile(np.arange(LANES, dtype=np.uint16) * np.uint16(cells), -(-width // LANES))
-    spread = values.reshape(-1, width) + lane[:width]
+    spread = values.reshape(-1, width).astype(np.uint16, copy=False) + lane[:width]
     size = LANES * cells
     counts = cv2.calcHist([spread], [0], None, [size], [0, size])
     return counts.reshape(LANES, cells).sum(axis=0, dtype=np.float64).astype(np.int64)

@@ -4,7 +4,7 @@ A published figure and ours stand side by side only if data set, split, stage, m
 image labels agree; else the published one gets a column that names its data set.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -77,9 +77,9 @@ def published_tables(runs: list[Run], figures: pd.DataFrame) -> list[Table]:
     tables = []
     for kind, metrics in UNITS.items():
         part = mine[mine["metric"].isin(metrics)], figures[figures["metric"].isin(metrics)]
-        table = _side_by_side(*part, kind) if same else _apart(*part, kind)
-        tables += [table] if len(table.frame) else []
-    return tables
+        tables.append(_side_by_side(*part, kind) if same else _apart(*part, kind))
+    tables += [] if same else [_sources(mine, figures)]
+    return [table for table in tables if len(table.frame)]
 
 
 def status_table(runs: list[Run], status: pd.DataFrame) -> Table:
@@ -152,10 +152,10 @@ def _apart(mine: pd.DataFrame, figures: pd.DataFrame, kind: str) -> Table:
     lines = []
     for _, row in mine.iterrows():
         alike = _alike(figures, row, KEYS)
-        found = [f"{_printed(figure)} ({figure['backbone']}; {figure['source']})"
-                 for _, figure in figures[alike].iterrows()]  # fmt: skip
+        found = [f"{backbone} {', '.join(map(_printed, group.to_dict('records')))}"
+                 for backbone, group in figures[alike].groupby("backbone", sort=False)]  # fmt: skip
         line = {name: row[name] for name in (*OWN_FIELDS, *KEYS)}
-        lines.append(line | {"published": "\n".join(found) or "none"})
+        lines.append(line | {"published": "; ".join(found) or "none"})
     lines = lines if any(line["published"] != "none" for line in lines) else []
     data = ", ".join(dict.fromkeys(mine["dataset"]))
     columns = (
@@ -170,6 +170,21 @@ def _apart(mine: pd.DataFrame, figures: pd.DataFrame, kind: str) -> Table:
     return Table(f"published_{kind}", caption, _frame(lines, columns), columns, (note,))
 
 
+def _sources(mine: pd.DataFrame, figures: pd.DataFrame) -> Table:
+    """Where the figures of the column of `_apart` stand, each once."""
+    figures = figures[figures["dataset"] == REFERENCE]
+    figures = figures.merge(mine[["method", *KEYS]].drop_duplicates(), on=["method", *KEYS])
+    figures = figures.assign(published=[_printed(f) for f in figures.to_dict("records")])
+    columns = (
+        *(Column("label", "method"), Column("backbone", "backbone"), Column("split", "split")),
+        *(Column("stage", "stage"), Column("labels_at_test", "image labels at test")),
+        *(Column("metric", "metric"), Column("published", f"published ({REFERENCE})", "range")),
+        *(Column("unit", "unit"), Column("source", "source"), Column("note", "note")),
+    )
+    frame = figures[[column.key for column in columns]]
+    return Table("published_sources", "Where the published figures stand.", frame, columns)
+
+
 def _alike(table: pd.DataFrame, row: pd.Series, keys: Iterable[str]) -> pd.Series:
     """Which rows of `table` have the method of `row` and agree with it in the keys."""
     same = table["method"] == row["method"]
@@ -182,7 +197,7 @@ def _pair(row: pd.Series, name: str, column: str) -> dict[str, float]:
     return {name: row[column], f"{name}_sd": row[f"{column}_sd"]}
 
 
-def _printed(figure: pd.Series) -> str:
+def _printed(figure: Mapping) -> str:
     return str(figure.get("printed", f"{figure['value']:g}"))
 
 

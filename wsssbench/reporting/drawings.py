@@ -34,7 +34,9 @@ def drawings(runs: list[Run]) -> list[Drawing]:
     drawn = []
     for letter, members in groups.items():
         alone = len(groups) == 1
-        drawer = _Drawer(members, *(("", "") if alone else (f"_{letter.lower()}", f", {letter}")))
+        drawer = _Drawer(
+            members, *(("", "") if alone else (f"_{letter.lower()}", f", protocol {letter}"))
+        )
         splits, names = split_roles(members), dict.fromkeys(run.experiment for run in members)
         # Figures of one kind are as high as each other and stand side by side, split by split.
         for kind in (drawer.intervals, drawer.errors, drawer.thresholds, drawer.sizes):

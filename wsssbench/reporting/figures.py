@@ -40,12 +40,12 @@ def threshold_curves(sweep: pd.DataFrame, marks: pd.DataFrame, title: str) -> Fi
     lower.set(ylabel="FP and FN", xlabel="background threshold", xlim=(0, 1), ylim=(0, None))
     keys = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     signs = [
-        Line2D([], [], color="#555555", linestyle="", label="protocol threshold", **_PROTOCOL),
+        Line2D([], [], color="#555555", linestyle="", label="protocol", **_PROTOCOL),
         Line2D([], [], color="#555555", linestyle="", label="best (oracle)", **_ORACLE),
         Line2D([], [], color="#555555", label="FP"),
         Line2D([], [], color="#555555", linestyle=(0, (4, 2)), label="FN"),
     ]
-    columns = min(2, legend_columns(colours))
+    columns = 4 if max(map(len, colours)) <= 8 else 2  # so that the four signs fill whole rows
     handles = _by_rows(keys, signs, columns=columns)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
@@ -88,7 +88,7 @@ def history_curves(history: pd.DataFrame, title: str) -> Figure:
         title: above the axes.
     """
     figure = Figure(figsize=(WIDTH_IN, 4.0))
-    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1.4))
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1.8))
     colours = colour_of(history["experiment"])
     for (name, _), part in history.groupby(["experiment", "seed"], sort=False):
         shared = {"color": colours[name], "linewidth": 1.3, "alpha": 0.85}

@@ -77,7 +77,7 @@ def cases(
         masks: where the pictures lie.
         per_image: columns id, miou.
         count: how many worst and how many best.
-        budget: bytes; no further image is added once they are spent.
+        budget: bytes that all rows together may take.
 
     Returns:
         The rows, and one line for each chosen image whose files are missing or broken.
@@ -85,12 +85,15 @@ def cases(
     found: list[Case] = []
     problems = []
     for name, kind, miou in extremes(per_image, count):
-        if sum(case.size for case in found) >= budget:
-            break
         try:
-            found.append(case_of(masks, name, kind, miou))
+            case = case_of(masks, name, kind, miou)
         except UserError as error:
             problems.append(f"{name}: {error}")
+            continue
+        budget -= case.size
+        if budget < 0:
+            break
+        found.append(case)
     return sorted(found, key=lambda case: case.kind != "worst"), problems
 
 

@@ -1,44 +1,21 @@
 """The report of one profile: index.html and beside it every table and figure as a file."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from wsssbench import published
-from wsssbench.errors import UserError
 from wsssbench.files import write_json, write_text
-from wsssbench.reporting import compare, origins, tables
 from wsssbench.reporting.averages import aggregate, rows, summary, sweeps
 from wsssbench.reporting.drawings import Drawing, drawings
-from wsssbench.reporting.gallery import Case, Gallery, cases
-from wsssbench.reporting.masks import masks_of_run
-from wsssbench.reporting.protocols import differing, in_words, protocols
+from wsssbench.reporting.origins import splits_sentence
 from wsssbench.reporting.records import Run, load_runs, split_roles
 from wsssbench.reporting.rendering import render
+from wsssbench.reporting.sections import Section, gallery_section, sections
 from wsssbench.reporting.style import svg, write_figure
-from wsssbench.reporting.table import Table
 
 PAGE_BYTES = 2_900_000
-
-
-@dataclass
-class Section:
-    """One part of the page: paragraphs, then terms, tables, figures (SVG, wide) and other HTML."""
-
-    key: str
-    title: str
-    text: list[str] = field(default_factory=list)
-    terms: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    figures: list[tuple[str, bool]] = field(default_factory=list)
-    html: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing but introductory text."""
-        return not (self.terms or self.tables or self.figures or self.html)
 
 
 def build(
@@ -73,22 +50,16 @@ def build(
     Returns:
         The path of index.html.
     """
-    out = Path(reports_dir)
-    runs = load_runs(runs_dir, experiments, seeds)
+    out, runs = Path(reports_dir), load_runs(runs_dir, experiments, seeds)
     figures = published.load() if figures is None else figures
     status = published.status() if status is None else status
     means = aggregate(rows(runs))
     drawn = {drawing: _svg(drawing) for drawing in drawings(runs)}
-    sections = _sections(runs, drawn, figures, status)
-    spent = sum(len(t.to_html()) for s in sections for t in s.tables) + sum(
-        map(len, drawn.values())
-    )
-    place = [section.key for section in sections].index("published")
-    sections.insert(place, _gallery(runs, data_root, gallery, PAGE_BYTES - spent))
-    written = [p for section in sections for t in section.tables for p in t.write(out / "tables")]
-    for drawing, text in drawn.items():
-        written += write_figure(drawing.figure, out / "figures", drawing.name, text)
-    _remove_others(out, written)
+    parts = sections(runs, drawn, figures, status)
+    place = [part.key for part in parts].index("published")
+    left = PAGE_BYTES - _size(parts)
+    parts.insert(place, gallery_section(runs, data_root, gallery, left))
+    _write_parts(out, parts, drawn)
     write_json(out / "summary.json", summary(means))
     write_text(out / "sweep.csv", sweeps(runs).round(6).to_csv(index=False))
     page = render(
@@ -97,63 +68,27 @@ def build(
         profile=profile,
         note=note,
         facts=_facts(runs, means),
-        sections=[section for section in sections if not section.empty],
+        sections=[part for part in parts if not part.empty],
     )
     write_text(out / "index.html", page)
     return out / "index.html"
 
 
-def _sections(
-    runs: list[Run], drawn: dict[Drawing, str], figures: pd.DataFrame, status: pd.DataFrame
-) -> list[Section]:
-    def pictures(key: str) -> list[tuple[str, bool]]:
-        return [(text, drawing.wide) for drawing, text in drawn.items() if drawing.section == key]
-
-    groups = protocols(runs)
-    only = len(groups) == 1
-    terms = [("Protocol" if only else f"Protocol {letter}", in_words(members))
-             for letter, members in groups.items()]  # fmt: skip
-    mixed = [] if len(groups) < 2 else [
-        "These runs follow different protocols, which do not compare: their rows stand in separate "
-        f"tables, marked by a letter. They differ in: {', '.join(differing(groups))}."
-    ]  # fmt: skip
-    missing = origins.missing_table(runs)
-    return [
-        Section("run", "What was run", mixed, terms, [origins.experiments_table(runs)]),
-        Section("results", "Results", [SCORES, ORACLE], [],
-                [*tables.main_tables(runs), *tables.split_tables(runs)], pictures("results")),
-        Section("thresholds", "Over the threshold", [CURVES], [], [], pictures("thresholds")),
-        Section("classes", "Per class", [CLASSES], [], tables.per_class_tables(runs),
-                pictures("classes")),
-        Section("sizes", "By object size", [SIZES], [], tables.size_tables(runs),
-                pictures("sizes")),
-        Section("boundary", "At boundaries", [BOUNDARY], [], tables.boundary_tables(runs)),
-        Section("training", "Training", [], [], [], pictures("training")),
-        Section("published", "Published beside ours", [], [],
-                compare.published_tables(runs, figures)),
-        Section("status", "Verified or not", [], [], [compare.status_table(runs, status)]),
-        Section("provenance", "Provenance", [], [], [origins.provenance_table(runs)]),
-        Section("missing", "Failed or not run", [], [], [missing] if len(missing.frame) else []),
-    ]  # fmt: skip
+def _size(parts: list[Section]) -> int:
+    """Bytes of the tables and figures on the page."""
+    tables = sum(len(table.to_html().encode()) for part in parts for table in part.tables)
+    return tables + sum(len(text.encode()) for part in parts for text, _ in part.figures)
 
 
-def _gallery(runs: list[Run], root: str | Path | None, count: int, budget: int) -> Section:
-    """Worst and best images of the first finished seed of each experiment, within a size."""
-    section = Section("gallery", "Worst and best images", [PICTURES])
-    firsts = {run.experiment: run for run in reversed(runs) if run.status == "done"}
-    wanted = [(run, split) for run in reversed(firsts.values()) for split in split_roles([run])]
-    if not wanted or root is None or count < 1:
-        return section
-    for run, split in wanted:
-        shown: list[Case] = []
-        try:
-            masks = masks_of_run(run.path, split, root)
-            share = budget // len(wanted)
-            shown, problems = cases(masks, run.table(split, "per_image"), count, share)
-        except UserError as error:
-            problems = [str(error)]
-        section.html.append((f"{run.name} on {split}", Gallery(shown, problems).html))
-    return section
+def _write_parts(out: Path, parts: list[Section], drawn: Mapping[Drawing, str]) -> None:
+    """Write tables and figures; delete those of an earlier report, whose experiment may be gone."""
+    written = [path for p in parts for table in p.tables for path in table.write(out / "tables")]
+    for drawing, text in drawn.items():
+        written += write_figure(drawing.figure, out / "figures", drawing.name, text)
+    for folder, endings in (("tables", (".csv", ".md", ".html")), ("figures", (".svg", ".png"))):
+        for path in (out / folder).glob("*"):
+            if path.suffix in endings and path not in written:
+                path.unlink()
 
 
 def _facts(runs: list[Run], means: pd.DataFrame) -> list[str]:
@@ -163,7 +98,7 @@ def _facts(runs: list[Run], means: pd.DataFrame) -> list[str]:
     if not done:
         return [f"{count}."]
     known = done[0].provenance
-    facts = [f"{count}, on {known.get('dataset')}: {origins.splits_sentence(runs)}."]
+    facts = [f"{count}, on {known.get('dataset')}: {splits_sentence(runs)}."]
     for split in split_roles(done):
         part = means[(means["split"] == split) & means["miou"].notna()]
         if part.empty or part["protocol"].nunique() > 1:
@@ -180,41 +115,3 @@ def _facts(runs: list[Run], means: pd.DataFrame) -> list[str]:
 def _svg(drawing: Drawing) -> str:
     name = "".join(letter if letter.isalnum() else "-" for letter in drawing.name)
     return svg(drawing.figure, name, drawing.title, drawing.description)
-
-
-def _remove_others(out: Path, written: list[Path]) -> None:
-    """Delete tables and figures of earlier reports: an experiment that is gone must not stay."""
-    keep = set(written)
-    for folder, endings in (("tables", (".csv", ".md", ".html")), ("figures", (".svg", ".png"))):
-        for path in (out / folder).glob("*"):
-            if path.suffix in endings and path not in keep:
-                path.unlink()
-
-
-SCORES = (
-    "mIoU is the mean over the background and all classes. FP and FN are means over the classes "
-    "without the background. For each class IoU + FP + FN = 1: of the union of what was predicted "
-    "and what is there, FP is the part that was claimed wrongly and FN the part that was missed."
-)
-ORACLE = (
-    "The protocol threshold was settled without the masks that are scored. The best threshold "
-    "(oracle) was found by trying them all on the masks of the training images, which somebody "
-    "who trains from image labels does not have; it is the number that most papers print. The gap "
-    "is what not knowing the masks costs."
-)
-CURVES = (
-    "Scores at every threshold, mean over seeds. The filled mark is the protocol's threshold, the "
-    "open one the mean of the seeds' best. A low threshold claims too much (FP), a high one too "
-    "little (FN)."
-)
-CLASSES = (
-    "Bars show how the union of prediction and truth divides into hits, false and missed pixels. "
-    "The confusion matrix shows where the pixels of each true class went; its colours follow the "
-    "square root, so that confusions of a few per cent can be seen."
-)
-SIZES = "An object is a connected region of one class in the true mask; n is their number."
-BOUNDARY = "Scores of the pixels near the border of a true object, where score maps are coarse."
-PICTURES = (
-    "Chosen by the mIoU of the single image, over the classes that are in it or were predicted; "
-    "these per-image scores serve for choosing pictures only. Shown is the first finished seed."
-)

@@ -87,6 +87,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     with matplotlib.rc_context(SETTINGS):
         empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", metadata=empty)
+    figure.set_layout_engine("none")  # laid out now; doing it again takes as long as drawing
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)

@@ -187,7 +187,7 @@ def _shown(value: Any, kind: str) -> float | None:
 
 
 def _plain(cell: Cell) -> str:
-    text = " ".join(part for part in (cell.text, cell.spread) if part).replace("\n", "; ")
+    text = " ".join(part for part in (cell.text, cell.spread) if part)
     return f"**{text}** {BEST}" if cell.best else text.replace("|", "\\|")
 
 

@@ -45,6 +45,8 @@ def _main_table(letter: str, members: list[Run], alone: bool, runs: list[Run]) -
     for split, role in roles.items():
         columns += _score_columns(split, role, means)
     columns += _other_columns(roles, means)
+    if not roles:
+        columns.append(Column("miou", "mIoU %", "percent"))
     any_split = next(iter(roles), "")
     for column in COST:
         means[column.key] = means.get(f"{any_split}.{column.key}")

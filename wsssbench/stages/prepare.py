@@ -17,7 +17,7 @@ def prepare(profile: Profile) -> Report:
     wanted = profile.data
     data.prepare(wanted.source, wanted.root, **wanted.options)
     splits = [s for s in dict.fromkeys([wanted.train, *wanted.scored, wanted.holdout]) if s]
-    report = verify(wanted.root, splits)
+    report = verify(wanted.root, splits, masks_for=[wanted.holdout] if wanted.holdout else [])
     report.raise_on_errors()
     write_json(prepare_dir(profile) / "manifest.json", manifest(wanted.root, splits))
     return report

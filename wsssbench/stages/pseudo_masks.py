@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import torch
+
 from wsssbench.data.folder import Folder
 from wsssbench.data.layout import MASKS
 from wsssbench.engine import devices
@@ -29,7 +31,7 @@ def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
     out = run / "pseudo_masks"
     folder, _ = open_folder(profile, masks=False)
     method = load_trained(profile, experiment, folder, run / "train" / "model.pt")
-    method = method.to(devices.choose(profile.machine))
+    method = method.to(devices.choose(profile.machine), memory_format=torch.channels_last)
     labels_used = {
         data.train: True,
         **{split: role == "train" for split, role in data.scored.items()},

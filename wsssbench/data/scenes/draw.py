@@ -1,7 +1,8 @@
 """One picture: what is in it, which pixel is what, and the paint over it.
 
 A picture is a function of (settings, split, index) alone. Each ingredient draws from a random
-stream of its own, so two settings that differ in one knob give the same scenes but for that knob.
+stream of its own: settings that differ in a knob of colour, companions or masks alone give the
+same scenes but for that knob, so they can be compared picture by picture.
 """
 
 import dataclasses

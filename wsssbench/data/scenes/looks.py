@@ -35,9 +35,18 @@ class PartLook:
 
 # Outline r(angle) = 1 + sum of a_k cos(k angle), k = 1..6; muted colours, so that parts stand out.
 BODIES = {
-    "beetle": ((0.04, 0.3, 0, 0.03, 0, 0), Look("spots", 0.4, (0.34, 0.23, 0.17), (0.72, 0.55, 0.4))),
-    "peanut": ((0.05, 0.42, 0, 0, 0, 0), Look("checks", 0.4, (0.29, 0.36, 0.52), (0.62, 0.69, 0.8))),
-    "kite": ((0.1, 0.08, 0.17, 0, 0, 0), Look("stripes", 0.5, (0.45, 0.27, 0.4), (0.8, 0.64, 0.72))),
+    "beetle": (
+        (0.04, 0.3, 0, 0.03, 0, 0),
+        Look("spots", 0.4, (0.34, 0.23, 0.17), (0.72, 0.55, 0.4)),
+    ),
+    "peanut": (
+        (0.05, 0.42, 0, 0, 0, 0),
+        Look("checks", 0.4, (0.29, 0.36, 0.52), (0.62, 0.69, 0.8)),
+    ),
+    "kite": (
+        (0.1, 0.08, 0.17, 0, 0, 0),
+        Look("stripes", 0.5, (0.45, 0.27, 0.4), (0.8, 0.64, 0.72)),
+    ),
     "bean": ((0, 0.32, -0.1, 0, 0, 0), Look("hatch", 0.5, (0.55, 0.44, 0.2), (0.86, 0.77, 0.52))),
     "starfish": (
         (0, 0, 0, 0, 0.2, 0),
@@ -146,7 +155,9 @@ def companion_look(settings: SceneSettings, label: int) -> Look:
     t = settings.companion_difference
     colours = []
     for name in ("dark", "light"):
-        body = weight * np.array(getattr(common, name)) + (1 - weight) * np.array(getattr(own, name))
+        body = weight * np.array(getattr(common, name)) + (1 - weight) * np.array(
+            getattr(own, name)
+        )
         colours.append(tuple((1 - t) * body + t * np.array(getattr(far, name))))
     return Look(far.kind, far.zoom, *colours)
 

@@ -33,9 +33,10 @@ def paint_ground(
     look = GROUNDS[(label - 1) % len(GROUNDS) if own else any_ground]
     ground = _textured(look, settings.shape, rng.uniform(-0.2, 0.2), rng)
     ground *= 1 + 0.16 * _sample(rng, "mottle", settings.shape, 2.5, 0.0)[..., None]
+    shade = tuple((127 * ground.mean(axis=(0, 1))).tolist())
     ground = _to_bytes(ground)
     for _ in range(round(settings.clutter * CLUTTER_PER_PX * height * width)):
-        _drop(ground, rng)
+        _drop(ground, shade, rng)
     return ground.astype(np.float32) / 255
 
 
@@ -84,10 +85,11 @@ def paint_thing(
         colours += (1 - weight) * _textured(own, whole.shape, thing.angle, rng)
     limb = 0.75 * (weight * np.array(common.dark) + (1 - weight) * np.array(own.dark))
     _blend(colours, np.broadcast_to(np.float32(limb), colours.shape), 1 - body)
-    centre = thing.part.mean(axis=0) - (window[1].start, window[0].start)
-    reach = float(np.hypot(*(thing.part - thing.part.mean(axis=0)).T).max())
-    turn = float(np.arctan2(*(thing.part[0] - thing.part.mean(axis=0))[::-1]))
-    _blend(colours, _part_colours(part_look(thing.label), whole.shape, centre, reach, turn), part)
+    spot = _window(part, margin=0)
+    outline = thing.part - (window[1].start + spot[1].start, window[0].start + spot[0].start)
+    _blend(
+        colours[spot], _part_colours(part_look(thing.label), part[spot].shape, outline), part[spot]
+    )
 
     colours *= _shading(whole, light, thing.radius)[..., None]
     colours = mean + settings.contrast * (colours - mean)
@@ -119,8 +121,7 @@ def _textured(
     """(H, W, 3) float32 in about [0, 1]; tint, brightness and zoom vary a little."""
     tint = 1 + 0.05 * rng.standard_normal(3) + 0.06 * rng.standard_normal()
     pattern = _sample(rng, look.kind, shape, look.zoom * rng.uniform(0.85, 1.2), angle)
-    dark, light = np.float32(look.dark * tint), np.float32(look.light * tint)
-    return dark + (0.5 + 0.5 * pattern)[..., None] * (light - dark)
+    return _between(look.dark * tint, look.light * tint, 0.5 + 0.5 * pattern)
 
 
 def _sample(
@@ -129,8 +130,8 @@ def _sample(
     return sample(kind, shape, zoom, angle, tuple(rng.uniform(0, TILE_PX, 2)))
 
 
-def _drop(ground: np.ndarray, rng: np.random.Generator) -> None:
-    """One pebble, leaf or twig in a muted colour, drawn into the uint8 ground."""
+def _drop(ground: np.ndarray, shade: tuple[float, float, float], rng: np.random.Generator) -> None:
+    """One pebble, leaf or twig in a muted colour over its shadow, drawn into the uint8 ground."""
     height, width = ground.shape[:2]
     hue, saturation, value = rng.uniform((0, 0.05, 0.25), (1, 0.4, 0.8))
     colour = tuple(255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value)))
@@ -140,17 +141,18 @@ def _drop(ground: np.ndarray, rng: np.random.Generator) -> None:
     turns = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     leaf = np.stack([long * np.cos(turns), slim * long * np.sin(turns)], axis=-1)
     turned = leaf @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    for shift, tone in ((0.8, tuple(0.5 * np.mean(ground, axis=(0, 1)))), (0.0, colour)):
+    for shift, tone in ((0.8, shade), (0.0, colour)):
         points = np.rint((turned + centre + shift) * 16).astype(np.int32)
         cv2.fillPoly(ground, [points], tone, lineType=cv2.LINE_AA, shift=4)
 
 
-def _part_colours(
-    look: PartLook, shape: tuple[int, int], centre: Sequence[float], reach: float, turn: float
-) -> np.ndarray:
-    """The part's pattern around `centre` (x, y), (H, W, 3) float32."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    x, y = (x + 0.5 - centre[0]) / reach, (y + 0.5 - centre[1]) / reach
+def _part_colours(look: PartLook, shape: tuple[int, int], outline: np.ndarray) -> np.ndarray:
+    """The pattern of a part whose first corner says how it is turned, (H, W, 3) float32."""
+    centre = outline.mean(axis=0)
+    right, down = outline[0] - centre
+    reach, turn = float(np.hypot(right, down)), float(np.arctan2(down, right))
+    x = (np.arange(shape[1], dtype=np.float32) + 0.5 - centre[0]) / reach
+    y = (np.arange(shape[0], dtype=np.float32)[:, None] + 0.5 - centre[1]) / reach
     far, angle = np.hypot(x, y), np.arctan2(y, x) - turn
     along = x * np.cos(turn) + y * np.sin(turn)
     wave = {
@@ -160,9 +162,8 @@ def _part_colours(
         "halves": along,
         "rings": np.cos(3 * np.pi * far) - 0.1,
     }[look.pattern]
-    second = np.clip(0.5 + wave * reach * 0.5, 0, 1)[..., None].astype(np.float32)
-    colour = np.float32(look.colour)
-    return colour + second * (np.float32(look.second) - colour)
+    second = np.clip(0.5 + 0.5 * reach * wave, 0, 1).astype(np.float32)  # edges about 1 px wide
+    return _between(look.colour, look.second, second)
 
 
 def _shading(alpha: np.ndarray, light: np.ndarray, radius: float) -> np.ndarray:
@@ -186,6 +187,12 @@ def _shade_ground(
     cast = cv2.warpAffine(alpha, shift, alpha.shape[::-1], flags=cv2.INTER_LINEAR)
     cast = cv2.GaussianBlur(cast, (0, 0), max(1.0, 0.1 * radius))
     ground *= 1 - 0.5 * strength * cast[..., None]
+
+
+def _between(first: Sequence[float], second: Sequence[float], share: np.ndarray) -> np.ndarray:
+    """Colours from `first` (share 0) to `second` (share 1), (H, W) -> (H, W, 3) float32."""
+    first, second = np.float32(first), np.float32(second)
+    return first + share[..., None] * (second - first)
 
 
 def _blend(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> None:

@@ -94,8 +94,8 @@ class SceneSettings:
 
     max_objects: int = 3
     another: float = 0.4
-    scale: tuple[float, float] = (0.25, 0.5)
-    part_ratio: float = 0.12
+    scale: tuple[float, float] = (0.3, 0.6)
+    part_ratio: float = 0.15
     thin: int = 3
     contrast: float = 0.85
 
@@ -135,7 +135,9 @@ class SceneSettings:
         if not isinstance(self.swap_roles, bool):
             raise UserError(f"scenes: swap_roles must be true or false, got {self.swap_roles!r}.")
         if self.medium > self.classes:
-            raise UserError(f"scenes: medium is {self.medium}, but there are {self.classes} classes.")
+            raise UserError(
+                f"scenes: medium is {self.medium}, but there are {self.classes} classes."
+            )
         if self.control_pairs > self.pairs:
             raise UserError(
                 f"scenes: control_pairs is {self.control_pairs}, but {self.classes} classes with "
@@ -188,7 +190,7 @@ def make_settings(values: dict[str, Any]) -> SceneSettings:
 
 
 def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool) -> None:
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
         want = "a whole number" if whole else "a number"
         raise UserError(f"scenes: {name} must be {want}, got {value!r}.")

@@ -126,34 +126,38 @@ def _make_thing(
     radius: float,
     rng: np.random.Generator,
 ) -> Thing:
-    angle = rng.uniform(0, 2 * np.pi)
     turns = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     reach = 1 + _waves(BODIES[body_name(settings, label)][0], turns)
     reach *= 1 + 0.04 * _waves(rng.standard_normal(4), turns)
-    body = _polar(reach, turns + angle)
-    size = radius * np.sqrt(np.pi / polygon_area(body))
-
-    limb_width = max(2.0, 0.11 * radius)
-    roots = 2 * np.pi * (np.arange(settings.thin) + rng.uniform(-0.25, 0.25, settings.thin))
-    roots = roots / max(settings.thin, 1) + rng.uniform(0, 2 * np.pi)
-    bends = rng.uniform(-0.5, 0.5, settings.thin)
-    lengths = radius * rng.uniform(0.5, 0.9, settings.thin)
-    limbs = []
-    for root, bend, length in zip(roots, bends, lengths):
-        edge = size * np.interp(root, turns, reach, period=2 * np.pi)
-        far = np.array([0.85 * edge, edge + 0.5 * length, edge + length])
-        line = _polar(far, root + angle + np.array([0, 0.3 * bend, bend]) * radius / far)
-        limbs.append((line + centre, limb_width))
+    reach *= radius * np.sqrt(np.pi / polygon_area(_polar(reach, turns)))
+    width = max(2.0, 0.11 * radius)
+    twigs = np.random.default_rng(rng.integers(2**32))  # so that `thin` moves nothing but limbs
+    lengths = radius * twigs.uniform(0.5, 0.9, settings.thin)
 
     part = _part_outline(label, rng.uniform(0, 2 * np.pi))
-    area = np.pi * radius**2 + limb_width * lengths.sum()
+    area = np.pi * radius**2 + width * lengths.sum()
     part *= np.sqrt(settings.part_ratio * area / polygon_area(part))
-    # At the far end, like a head: a CAM that spreads around the part must cross all of the body.
+    # At the far end, like a head: a CAM that spreads around the part must cross the whole body.
     towards = turns[np.argmax(reach)] + rng.uniform(-0.4, 0.4)
-    room = 0.95 * size * np.interp(towards, turns, reach, period=2 * np.pi)
-    room = max(0.0, room - np.hypot(*part.T).max())
-    part += rng.uniform(0.7, 1) * room * _polar(np.ones(1), np.array([towards + angle]))
-    return Thing(label, centre, radius, angle, size * body + centre, part + centre, tuple(limbs))
+    room = 0.95 * np.interp(towards, turns, reach, period=2 * np.pi) - np.hypot(*part.T).max()
+    distance = max(0.0, room) * rng.uniform(0.7, 1)
+    angle = rng.uniform(0, 2 * np.pi)
+    ahead = distance * _polar(np.ones(1), np.array([towards + angle]))
+    if _outside(part + centre + ahead, settings.shape) > _outside(
+        part + centre - ahead, settings.shape
+    ):
+        angle, ahead = angle + np.pi, -ahead  # a part beyond the frame would hide the class
+
+    roots = 2 * np.pi * (np.arange(settings.thin) + twigs.uniform(-0.25, 0.25, settings.thin))
+    roots = roots / max(settings.thin, 1) + twigs.uniform(0, 2 * np.pi)
+    limbs = []
+    for root, bend, length in zip(roots, twigs.uniform(-0.5, 0.5, settings.thin), lengths):
+        edge = np.interp(root, turns, reach, period=2 * np.pi)
+        far = np.array([0.85 * edge, edge + 0.5 * length, edge + length])
+        line = _polar(far, root + angle + np.array([0, 0.3 * bend, bend]) * radius / far)
+        limbs.append((line + centre, width))
+    body = _polar(reach, turns + angle) + centre
+    return Thing(label, centre, radius, angle, body, part + centre + ahead, tuple(limbs))
 
 
 def _part_outline(label: int, angle: float) -> np.ndarray:
@@ -183,10 +187,14 @@ def _misplacement(
 ) -> float:
     """How much of a patch lies outside the image or under objects that are not its anchor; px."""
     centre, radius = patch.mean(axis=0), np.hypot(*(patch - patch.mean(axis=0)).T).mean()
-    beyond = np.maximum(-patch, patch - np.array(shape[::-1])).max()
     others = [thing for thing in things if thing is not anchor]
     hidden = [t.radius + radius - np.hypot(*(t.centre - centre)) for t in others]
-    return max(0.0, beyond) + max(0.0, *hidden, 0.0)
+    return _outside(patch, shape) + max(0.0, *hidden, 0.0)
+
+
+def _outside(points: np.ndarray, shape: tuple[int, int]) -> float:
+    """How far the farthest point lies beyond the frame, 0 if none does; px."""
+    return max(0.0, float(np.maximum(-points, points - np.array(shape[::-1])).max()))
 
 
 def _overlap(place: np.ndarray, radius: float, things: Sequence[Thing]) -> float:

@@ -1,0 +1,86 @@
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import make_folder
+from toy_profile import write_params
+from typer.testing import CliRunner
+
+from wsssbench import cli
+from wsssbench.errors import UserError
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "data" / "toy")
+    write_params(tmp_path)
+    return tmp_path
+
+
+def test_help_names_every_command():
+    text = runner.invoke(cli.app, ["--help"]).output
+    for command in "data train pseudo-masks evaluate report run methods doctor plan".split():
+        assert re.search(rf"\b{command}\b", text)
+
+
+def test_steps_one_after_the_other(workplace):
+    for command in (["data", "prepare"], ["train"], ["pseudo-masks"], ["evaluate"], ["report"]):
+        result = runner.invoke(cli.app, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert (workplace / "reports" / "toy" / "index.html").exists()
+    masks, truth = "runs/toy/cam-0/pseudo_masks/val/masks", "data/toy/SegmentationClass"
+    lists = "data/toy/ImageSets/Segmentation/val.txt"
+    result = runner.invoke(
+        cli.app, ["evaluate", masks, truth, "--ids", lists, "--classes", "data/toy/classes.txt"]
+    )
+    assert "mIoU" in result.output
+
+
+def test_verify_and_describe(workplace):
+    assert "0 errors" in runner.invoke(cli.app, ["data", "verify", "data/toy"]).output
+    assert "green" in runner.invoke(cli.app, ["data", "describe", "data/toy"]).output
+    (workplace / "data/toy/JPEGImages/im000.png").unlink()
+    result = runner.invoke(cli.app, ["data", "verify", "data/toy"])
+    assert result.exit_code == 1
+    assert "im000" in result.output
+
+
+def test_labels_are_written_once_and_on_request(workplace):
+    labels = workplace / "data/toy/labels.csv"
+    before = labels.read_text()
+    labels.unlink()
+    result = runner.invoke(cli.app, ["data", "labels", "data/toy"])
+    assert "12 rows" in result.output
+    assert labels.read_text() == before
+    with pytest.raises(UserError):
+        runner.invoke(cli.app, ["data", "labels", "data/toy"], catch_exceptions=False)
+
+
+def test_methods_lists_settings():
+    text = runner.invoke(cli.app, ["methods"]).output
+    assert "cam:" in text
+    assert "dropout=0.0" in text
+
+
+def test_doctor(workplace):
+    result = runner.invoke(cli.app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert "train 9 images" in result.output
+    write_params(workplace, data={"root": "data/elsewhere"})
+    result = runner.invoke(cli.app, ["doctor"])
+    assert result.exit_code == 1
+    assert "MISSING" in result.output
+
+
+@pytest.mark.slow
+def test_a_mistake_is_one_line_and_exit_status_one(workplace):
+    write_params(workplace, train={"epoch": 1})
+    command = [sys.executable, "-m", "wsssbench", "train"]
+    done = subprocess.run(command, cwd=workplace, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: params.yaml: train: Unknown key 'epoch'")
+    assert done.stderr.count("\n") == 1

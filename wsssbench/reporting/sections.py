@@ -1,0 +1,131 @@
+"""The parts of the report's page in their order, and the sentences that explain them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from wsssbench.errors import UserError
+from wsssbench.reporting import compare, origins, tables
+from wsssbench.reporting.drawings import Drawing
+from wsssbench.reporting.gallery import Case, Gallery, cases
+from wsssbench.reporting.masks import masks_of_run
+from wsssbench.reporting.protocols import differing, in_words, protocols
+from wsssbench.reporting.records import Run, split_roles
+from wsssbench.reporting.table import Table
+
+SCORES = (
+    "mIoU is the mean over the background and all classes. FP and FN are means over the classes "
+    "without the background. For each class IoU + FP + FN = 1: of the union of what was predicted "
+    "and what is there, FP is the part that was claimed wrongly and FN the part that was missed."
+)
+ORACLE = (
+    "The protocol threshold was settled without the masks that are scored. The best threshold "
+    "(oracle) was found by trying them all on the masks of the training images, which somebody "
+    "who trains from image labels does not have; it is the number that most papers print. The gap "
+    "is what not knowing the masks costs."
+)
+CURVES = (
+    "Scores at every threshold, mean over seeds. The filled mark is the protocol's threshold, the "
+    "open one the mean of the seeds' best. A low threshold claims too much (FP), a high one too "
+    "little (FN)."
+)
+CLASSES = (
+    "Bars show how the union of prediction and truth divides into hits, false and missed pixels. "
+    "The confusion matrix shows where the pixels of each true class went; its colours follow the "
+    "square root, so that confusions of a few per cent can be seen."
+)
+SIZES = "An object is a connected region of one class in the true mask; n is their number."
+BOUNDARY = "Scores of the pixels near the border of a true object, where score maps are coarse."
+PICTURES = (
+    "Chosen by the mIoU of the single image, over the classes that are in it or were predicted; "
+    "these per-image scores serve for choosing pictures only. Shown is the first finished seed."
+)
+
+
+@dataclass
+class Section:
+    """One part of the page: paragraphs, then terms, tables, figures (SVG, wide) and other HTML."""
+
+    key: str
+    title: str
+    text: list[str] = field(default_factory=list)
+    terms: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[tuple[str, bool]] = field(default_factory=list)
+    html: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing but introductory text."""
+        return not (self.terms or self.tables or self.figures or self.html)
+
+
+def sections(
+    runs: list[Run], drawn: Mapping[Drawing, str], figures: pd.DataFrame, status: pd.DataFrame
+) -> list[Section]:
+    """All parts but the gallery.
+
+    Args:
+        runs: all runs.
+        drawn: SVG text per figure.
+        figures: published figures.
+        status: what is verified.
+    """
+
+    def pictures(key: str) -> list[tuple[str, bool]]:
+        return [(text, drawing.wide) for drawing, text in drawn.items() if drawing.section == key]
+
+    groups = protocols(runs)
+    only = len(groups) == 1
+    terms = [("Protocol" if only else f"Protocol {letter}", in_words(members))
+             for letter, members in groups.items()]  # fmt: skip
+    mixed = [] if len(groups) < 2 else [
+        "These runs follow different protocols, which do not compare: their rows stand in separate "
+        f"tables, marked by a letter. They differ in: {', '.join(differing(groups))}."
+    ]  # fmt: skip
+    missing = origins.missing_table(runs)
+    return [
+        Section("run", "What was run", mixed, terms, [origins.experiments_table(runs)]),
+        Section("results", "Results", [SCORES, ORACLE], [],
+                [*tables.main_tables(runs), *tables.split_tables(runs)], pictures("results")),
+        Section("thresholds", "Over the threshold", [CURVES], [], [], pictures("thresholds")),
+        Section("classes", "Per class", [CLASSES], [], tables.per_class_tables(runs),
+                pictures("classes")),
+        Section("sizes", "By object size", [SIZES], [], tables.size_tables(runs),
+                pictures("sizes")),
+        Section("boundary", "At boundaries", [BOUNDARY], [], tables.boundary_tables(runs)),
+        Section("training", "Training", [], [], [], pictures("training")),
+        Section("published", "Published beside ours", [], [],
+                compare.published_tables(runs, figures)),
+        Section("status", "Verified or not", [], [], [compare.status_table(runs, status)]),
+        Section("provenance", "Provenance", [], [], [origins.provenance_table(runs)]),
+        Section("missing", "Failed or not run", [], [], [missing] if len(missing.frame) else []),
+    ]  # fmt: skip
+
+
+def gallery_section(runs: list[Run], root: str | Path | None, count: int, budget: int) -> Section:
+    """Worst and best images of the first finished seed of each experiment.
+
+    Args:
+        runs: all runs.
+        root: data set folder; without it there are no pictures.
+        count: worst and best images per experiment and split.
+        budget: bytes that all pictures together may take.
+    """
+    section = Section("gallery", "Worst and best images", [PICTURES])
+    firsts = {run.experiment: run for run in reversed(runs) if run.status == "done"}
+    wanted = [(run, split) for run in reversed(firsts.values()) for split in split_roles([run])]
+    if not wanted or root is None or count < 1:
+        return section
+    for run, split in wanted:
+        shown: list[Case] = []
+        try:
+            masks = masks_of_run(run.path, split, root)
+            share = budget // len(wanted)
+            shown, problems = cases(masks, run.table(split, "per_image"), count, share)
+        except UserError as error:
+            problems = [str(error)]
+        section.html.append((f"{run.name} on {split}", Gallery(shown, problems).html))
+    return section
