@@ -110,10 +110,19 @@ def compare(
     def truth(name: str) -> np.ndarray:
         return read_mask(root / "truth" / f"{name}.png")
 
+    def decode() -> None:
+        for name in names:
+            truth(name)
+
     def sweep_in_memory() -> None:
         sweep = ThresholdSweep(options.classes, thresholds)
         for name, stored in zip(names, kept, strict=True):
             sweep.update_sparse(stored.keys, stored.maps, truth(name))
+
+    def read() -> None:
+        for name in names:
+            truth(name)
+            read_maps(root / "maps" / f"{name}.npz")
 
     def sweep(chosen: list[str], workers: int | None) -> ThresholdSweep:
         folders = root / "maps", root / "truth"
@@ -126,11 +135,9 @@ def compare(
 
     times = best_times(
         {
-            "decode the PNG masks": lambda: [truth(name) for name in names],
+            "decode the PNG masks": decode,
             "decode, and sweep maps in memory": sweep_in_memory,
-            "decode, and read the maps": lambda: [
-                (truth(name), read_maps(root / "maps" / f"{name}.npz")) for name in names
-            ],
+            "decode, and read the maps": read,
             "decode, read the maps and sweep": lambda: sweep(names, 1),
             "the same, on all cores": lambda: sweep(names, None),
         },

@@ -17,7 +17,7 @@ from wsssbench.data.palette import write_mask
 def make_folder(
     root: Path, images: int = 12, size: tuple[int, int] = (40, 32), seed: int = 0
 ) -> Path:
-    """VOC-layout folder: class 1 is a red disc-like square, class 2 a green one; 3/4 of it train."""
+    """VOC-layout folder: class 1 is a red square, class 2 a green one; 3/4 of it train."""
     rng = np.random.default_rng(seed)
     height, width = size
     (root / layout.IMAGES).mkdir(parents=True)

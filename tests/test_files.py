@@ -8,12 +8,16 @@ from wsssbench.errors import UserError, unknown
 from wsssbench.files import atomic, read_json, write_json, write_text
 
 
+def fail(stream):
+    stream.write(b"half")
+    raise ValueError
+
+
 def test_writes_whole_or_not_at_all(tmp_path):
     path = tmp_path / "deep" / "a.txt"
     write_text(path, "old")
     with pytest.raises(ValueError), atomic(path) as stream:
-        stream.write(b"half")
-        raise ValueError
+        fail(stream)
     assert path.read_text() == "old"
     assert os.listdir(path.parent) == ["a.txt"]
     with atomic(path, durable=True) as stream:
@@ -43,7 +47,7 @@ def test_json_without_nan(tmp_path):
 
 
 def test_json_errors_end_with_the_remedy(tmp_path):
-    with pytest.raises(UserError, match="does not exist. Do this."):
+    with pytest.raises(UserError, match=r"does not exist\. Do this\."):
         read_json(tmp_path / "a.json", "Do this.")
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):

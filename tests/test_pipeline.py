@@ -1,4 +1,4 @@
-"""The DVC pipeline on the toy set, in a repository of its own: what runs, what does not run again."""
+"""The DVC pipeline on the toy set, in a repository of its own: what runs, and what does not."""
 
 import json
 import os

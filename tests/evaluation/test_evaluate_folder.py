@@ -1,3 +1,7 @@
+import struct
+import time
+import zlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,6 +174,19 @@ def test_missing_mask(masks, side, workers):
     assert "does not exist" in text
 
 
+def test_an_error_stops_the_images_that_wait(masks):
+    read = []
+
+    def slow(path):
+        read.append(path)
+        time.sleep(0.005)
+        return read_mask(path)
+
+    (masks[0] / "a.png").unlink()
+    failure(masks, ids=NAMES * 40, read=slow, workers=2)
+    assert len(read) < 100
+
+
 def test_missing_folder_and_empty_folder(masks, tmp_path):
     assert "does not exist" in failure((tmp_path / "nowhere", masks[1]))
     (tmp_path / "empty").mkdir()
@@ -225,8 +242,6 @@ def test_reader_gives_ids_whatever_the_bit_depth(tmp_path, bits):
 
 def write_grey(path, ids, bits):
     """A grey PNG of few bits per pixel, as image optimisers write them; Pillow cannot."""
-    import struct
-    import zlib
 
     def chunk(kind, data):
         body = kind + data

@@ -25,6 +25,13 @@ def test_resampling_equals_drawing_images_one_by_one():
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+def test_interval_leaves_out_the_same_share_at_both_ends():
+    counts = image_counts()
+    for scores, name in zip(intervals.resampled(counts, 400, 7), ("miou", "fp", "fn"), strict=True):
+        ends = bootstrap(counts, samples=400, seed=7, level=0.8)[name]
+        assert ends == pytest.approx(np.percentile(scores, [10, 90]))
+
+
 def test_distribution_is_that_of_a_plain_bootstrap():
     counts = image_counts(images=40)
     rng = np.random.default_rng(1)

@@ -90,9 +90,14 @@ def test_without_maps_there_is_no_heat(own, scores):
 def test_an_image_without_any_kept_class_has_a_cold_map(own, masks):
     name = masks.ids[0]
     place = own["runs"] / "cam-0" / "pseudo_masks" / "train" / "maps"
-    np.savez(place / f"{name}.npz", keys=np.zeros(0, np.int16), maps=np.zeros((0, 4, 4)))
-    cold = masks_of_run(own["runs"] / "cam-0", "train", own["data"]).heat(name)
-    assert not cold.any()
+    shared = {"size": np.int32([4, 4])}
+    np.savez(place / f"{name}.npz", keys=np.zeros(0, int), maps=np.zeros((0, 4, 4)), **shared)
+    masks = masks_of_run(own["runs"] / "cam-0", "train", own["data"])
+    assert not masks.heat(name).any()
+    maps = np.stack([np.full((4, 4), 0.9), np.full((4, 4), 0.2)])
+    gate = {"keys": np.array([1, 2]), "gated": np.array([False, True])}
+    np.savez(place / f"{name}.npz", maps=maps, **gate, **shared)
+    assert masks.heat(name).max() == np.float32(0.2)  # class 1 may not appear, however sure
 
 
 def test_any_folder_of_masks(fake, tmp_path):

@@ -49,6 +49,8 @@ def test_thresholds_that_a_rule_chose_are_results_not_protocol():
     groups = protocols([run(0, threshold=0.41, **chosen), run(1, threshold=0.52, **chosen)])
     assert list(groups) == ["A"]
     assert "threshold" not in protocol(groups["A"][0])
+    other = run(0, threshold=0.41, conf_threshold=0.9, **chosen)
+    assert list(protocols([*groups["A"], other])) == ["A", "B"]
 
 
 def test_runs_that_are_not_done_have_no_protocol():
@@ -74,6 +76,8 @@ def test_words_of_other_settings():
     assert "chosen on hold-out dev" in words["Threshold rule"]
     assert "to the power 2" in words["Background"]
     assert words["CRF"] == "Dense CRF applied."
+    oracle = dict(in_words([run(threshold_rule="oracle")]))
+    assert "these masks were used" in oracle["Threshold rule"]
     assert "not mirrored" in words["Views"]
 
 

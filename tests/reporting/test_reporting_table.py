@@ -95,6 +95,8 @@ def test_markdown():
     assert "50.0 ± 1.0" in lines[4]
     assert "**60.0** ★" in lines[5]
     assert lines[-1] == "A note."
+    under = table(frame, under="Protocol: scenes.").to_markdown()
+    assert under.startswith("**A caption.** Protocol: scenes.")
 
 
 def test_an_empty_table_is_still_a_table():

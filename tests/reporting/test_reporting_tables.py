@@ -64,8 +64,8 @@ def test_protocols_do_not_share_a_table(own):
     assert list(first.frame["experiment"]) == ["cam", "lost"]
     assert list(second.frame["experiment"]) == ["cam-single"]
     assert (first.name, second.name) == ("main_a", "main_b")
-    assert "8 views" in first.caption
-    assert "2 views" in second.caption
+    assert "8 views" in first.under
+    assert "2 views" in second.under
     assert len(tables.per_class_tables(runs)) == 4  # two protocols × two splits
     assert len(tables.split_tables(runs)) == 4
 

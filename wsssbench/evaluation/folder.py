@@ -92,7 +92,7 @@ class Scores:
             (name, self.classes[label])
             for name, present in zip(self.ids, self.counts[:, :, 1] > 0, strict=True)
             for label in np.flatnonzero(present)
-            if label not in set(labels[name])
+            if label > 0 and label not in set(labels[name])
         ]
 
 

@@ -26,7 +26,7 @@ def bootstrap(
         {"miou": (low, high), "fp": ..., "fn": ...}, fractions; NaN where nothing can be scored.
     """
     scores = resampled(counts, samples, seed)
-    tail = 100 * (1 - level)
+    tail = 100 * (1 - level) / 2
     return {
         name: _percentiles(values, (tail, 100 - tail))
         for name, values in zip(("miou", "fp", "fn"), scores, strict=True)

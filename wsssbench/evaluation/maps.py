@@ -67,9 +67,11 @@ def evaluate_maps(
         for name in task:
             stored, truth = read_maps(map_dir / f"{name}.npz"), read(truth_dir / f"{name}.png")
             kept = stored.gated if labels is None else np.isin(stored.keys, list(labels[name]))
+            keys, maps = stored.keys, stored.maps
+            if not kept.all():  # else nothing is copied
+                keys, maps = keys[kept], maps[kept]
             try:
-                maps = full_size(stored.maps[kept], stored.size)
-                part.update_sparse(stored.keys[kept], maps, truth)
+                part.update_sparse(keys, full_size(maps, stored.size), truth)
             except UserError as error:
                 pair = f"{map_dir / name}.npz against {truth_dir / name}.png"
                 raise UserError(f"{pair}: {error}") from error

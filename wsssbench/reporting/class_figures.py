@@ -65,7 +65,7 @@ def confusion_heatmap(confusion: pd.DataFrame, title: str) -> Figure:
     total = counts.sum(axis=1, keepdims=True)
     share = 100 * np.divide(counts, total, where=total > 0, out=np.full(counts.shape, np.nan))
     few = len(names) <= ANNOTATED_CLASSES
-    size = max(WIDTH_IN, 1.5 + (0.32 if few else 0.16) * len(names))
+    size = max(WIDTH_IN, 1.4 + (0.29 if few else 0.16) * len(names))
     figure = Figure(figsize=(size, size * 0.86))
     axes = figure.subplots()
     # The square root spreads out the few per cent in which classes are confused.

@@ -25,7 +25,7 @@ class Drawing:
     @property
     def wide(self) -> bool:
         """Whether it needs the width of the page."""
-        return self.figure.get_figwidth() > 1.3 * WIDTH_IN
+        return self.figure.get_figwidth() > 1.4 * WIDTH_IN
 
 
 def drawings(runs: list[Run]) -> list[Drawing]:

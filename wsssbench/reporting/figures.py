@@ -36,6 +36,7 @@ def threshold_curves(sweep: pd.DataFrame, marks: pd.DataFrame, title: str) -> Fi
                 height = np.interp(at, part["threshold"], 100 * part["miou"])
                 upper.plot([at], [height], **shared, **look, linestyle="", zorder=3)
     upper.set(ylabel="mIoU, %")
+    upper.margins(y=0.09)
     upper.set_title(title)
     lower.set(ylabel="FP and FN", xlabel="background threshold", xlim=(0, 1), ylim=(0, None))
     keys = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
@@ -167,5 +168,6 @@ def _iso_lines(axes: Axes) -> None:
         first = False
 
 
-_PROTOCOL = {"marker": "o", "markersize": 7}
-_ORACLE = {"marker": "D", "markersize": 6.5, "markerfacecolor": "white", "markeredgewidth": 1.6}
+_PROTOCOL = {"marker": "o", "markersize": 5.5}
+# A ring, so that both can be seen where the protocol's threshold happens to be the best one.
+_ORACLE = {"marker": "D", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.6}

@@ -106,7 +106,8 @@ def case_of(masks: Masks, name: str, kind: str, miou: float) -> Case:
         Tile("ground truth", *_masked(truth, masks.classes, class_overlay(image, truth, colours))),
     ]
     if heat is not None:
-        tiles.append(Tile("score map", "Largest class score", _uri(heat_overlay(image, heat))))
+        head = "score map" if heat.any() else "score map: no class is kept"
+        tiles.append(Tile(head, "Largest class score", _uri(heat_overlay(image, heat))))
     shown = class_overlay(image, prediction, colours)
     tiles.append(Tile(masks.word, *_masked(prediction, masks.classes, shown)))
     overlay = error_overlay(image, truth, prediction)

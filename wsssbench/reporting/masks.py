@@ -11,6 +11,7 @@ from wsssbench.data.folder import Folder
 from wsssbench.data.layout import CLASSES, IMAGES, index_images, read_classes
 from wsssbench.data.palette import open_image, read_mask
 from wsssbench.errors import UserError
+from wsssbench.evaluation.reading import read_maps
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class Masks:
         return image, truth, prediction
 
     def heat(self, name: str) -> np.ndarray | None:
-        """The largest score over the classes, (h, w) float32 in [0, 1]; None without maps."""
+        """The largest score of the classes that may appear, (h, w) float32; None without maps."""
         if self.maps is None or not (self.maps / f"{name}.npz").exists():
             return None
-        with np.load(self.maps / f"{name}.npz") as stored:
-            maps = stored["maps"].astype(np.float32)
-            return maps.max(axis=0) if len(maps) else np.zeros((1, 1), np.float32)
+        stored = read_maps(self.maps / f"{name}.npz")
+        kept = stored.maps[stored.gated].astype(np.float32)
+        return kept.max(axis=0) if len(kept) else np.zeros((1, 1), np.float32)
 
 
 def masks_of_run(run: str | Path, split: str, data_root: str | Path) -> Masks:

@@ -4,17 +4,18 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from wsssbench.evaluation.protocol import PART_OF_THE_METHOD
 from wsssbench.reporting.records import Run
 
-RECIPE = ("refinement", "ema")  # differ between experiments of one table, and are shown per row
-CHOSEN = ("threshold", "conf_threshold")  # settings if the rule is fixed, else results of each run
 DATA = ("dataset", "content_hash")
 
 
 def protocol(run: Run) -> dict[str, Any]:
     """What two runs must share to stand in one column."""
     fields = dict(run.record.get("protocol", {}))
-    left_out = RECIPE if fields.get("threshold_rule", "fixed") == "fixed" else RECIPE + CHOSEN
+    # Parts of the method are shown per row; a threshold that a rule chose is a result of the run.
+    chosen = () if fields.get("threshold_rule", "fixed") == "fixed" else ("threshold",)
+    left_out = {*PART_OF_THE_METHOD, *chosen}
     fields = {name: value for name, value in fields.items() if name not in left_out}
     return {name: run.provenance.get(name) for name in DATA} | fields
 
@@ -89,6 +90,8 @@ def _threshold(fields: dict[str, Any]) -> str:
     if fields.get("threshold_rule", "fixed") == "fixed":
         at = "" if value is None else f" {value:.2f}"
         return f"Fixed threshold{at}, set beforehand, no mask was looked at"
+    if fields["threshold_rule"] == "oracle":
+        return "Threshold best on the training masks, so these masks were used"
     return (
         f"Threshold chosen on hold-out {fields.get('holdout')}, a small labelled list "
         "that is neither the training nor the validation split"

@@ -1,4 +1,4 @@
-"""A contact sheet for notebooks: images of a data set and, below each, the masks of some folders."""
+"""A contact sheet for notebooks: images and, below each, the masks of some folders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

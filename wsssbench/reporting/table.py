@@ -64,10 +64,11 @@ class Table:
 
     Attributes:
         name: file name without ending.
-        caption: what it shows, under which protocol.
+        caption: what it shows.
         frame: raw values. Rows whose column `gap` holds a text show it in place of their numbers.
         columns: the first one is the row's head.
         notes: sentences below the table.
+        under: the protocol that all rows share, printed with the table.
         across: mark the best of each row among columns of the same kind and head, not of a column.
     """
 
@@ -77,6 +78,7 @@ class Table:
     columns: tuple[Column, ...]
     notes: tuple[str, ...] = field(default_factory=tuple)
     across: bool = False
+    under: str = ""
 
     def lines(self) -> list[list[Cell]]:
         """The formatted cells, row by row."""
@@ -102,7 +104,8 @@ class Table:
         frame = pd.DataFrame(body, columns=heads)
         sides = ["left" if c.kind == "text" else "right" for c in self.columns]
         text = frame.to_markdown(index=False, disable_numparse=True, colalign=sides) or ""
-        return "\n\n".join([f"**{self.caption}**", text, *self.notes]) + "\n"
+        parts = [f"**{self.caption}** {self.under}".strip(), text, *self.notes]
+        return "\n\n".join(parts) + "\n"
 
     def to_html(self) -> str:
         """A `<table>` with caption, scopes and right-aligned numbers, in its own scroll box."""

@@ -54,8 +54,8 @@ def _main_table(letter: str, members: list[Run], alone: bool, runs: list[Run]) -
     notes = ["Mean ± sample standard deviation over seeds. Best of a column: ★."]
     if any(column.group.endswith(LABELLED) for column in columns):
         notes.append(GIVEN)
-    caption = f"Main results. {_under(letter, members, alone)}"
-    return Table(_name("main", letter, alone), caption, _gaps(means), tuple(columns), tuple(notes))
+    name, under = _name("main", letter, alone), _under(letter, members, alone)
+    return Table(name, "Main results.", _gaps(means), tuple(columns), tuple(notes), under=under)
 
 
 def _score_columns(split: str, role: str, means: pd.DataFrame) -> list[Column]:
@@ -84,7 +84,7 @@ def _other_columns(roles: dict[str, str], means: pd.DataFrame) -> list[Column]:
     columns = (
         Column(f"{last}.map", "mAP %", "percent", f"{last}, classes", "max"),
         Column(f"{last}.cf1", "CF1 %", "percent", f"{last}, classes", "max"),
-        Column(f"{first}.boundary_error", "wrong", "fraction", f"{first}, boundary", "min"),
+        Column(f"{first}.boundary_error", "error", "fraction", f"{first}, boundary", "min"),
     )
     return [c for c in columns if _has(means, c.key)]
 
@@ -123,9 +123,9 @@ def _split_table(
     ]  # fmt: skip
     columns = [c for c in columns if c.kind == "text" or c.kind == "range" or _has(part, c.key)]
     notes = [INTERVAL, GIVEN] if any(c.key == "labelled_miou" for c in columns) else [INTERVAL]
-    caption = f"All scores on {split}. {_under(letter, members, alone)}"
-    name = _name(f"scores_{split}", letter, alone)
-    return Table(name, caption, _gaps(part), tuple(columns), tuple(notes))
+    name, under = _name(f"scores_{split}", letter, alone), _under(letter, members, alone)
+    caption = f"All scores on {split}."
+    return Table(name, caption, _gaps(part), tuple(columns), tuple(notes), under=under)
 
 
 def per_class_tables(runs: list[Run]) -> list[Table]:
@@ -173,11 +173,11 @@ def _by_experiment(
                 for key, head, kind, best in shown:
                     frame[f"{name}.{key}"] = part[key]
                     columns.append(Column(f"{name}.{key}", head, kind, str(name), best))
-            caption = f"{what} on {split}, mean over seeds. {_under(letter, members, alone)}"
+            caption, under = f"{what} on {split}, mean over seeds.", _under(letter, members, alone)
             columns = (*heads, *columns)
             name, notes = _name(f"{file}_{split}", letter, alone), _absent(runs)
-            table = Table(name, caption, frame.reset_index(), columns, notes, across=True)
-            tables.append(table)
+            frame = frame.reset_index()
+            tables.append(Table(name, caption, frame, columns, notes, across=True, under=under))
     return tables
 
 
@@ -196,10 +196,9 @@ def boundary_tables(runs: list[Run]) -> list[Table]:
             columns += group if _has(means, group[0].key) else []
         if len(columns) > 2:
             width = aggregate(rows(members))["boundary_width_px"].max()
-            caption = f"Within {width:.0f} px of an object's boundary. "
-            caption += _under(letter, members, alone)
-            name = _name("boundary", letter, alone)
-            tables.append(Table(name, caption, _gaps(means), tuple(columns)))
+            caption = f"Within {width:.0f} px of an object's boundary."
+            name, under = _name("boundary", letter, alone), _under(letter, members, alone)
+            tables.append(Table(name, caption, _gaps(means), tuple(columns), under=under))
     return tables
 
 

@@ -93,9 +93,9 @@ class SceneSettings:
     seed: int = 0
 
     max_objects: int = 3
-    another: float = 0.4
-    scale: tuple[float, float] = (0.3, 0.6)
-    part_ratio: float = 0.15
+    another: float = 0.35
+    scale: tuple[float, float] = (0.35, 0.7)
+    part_ratio: float = 0.12
     thin: int = 3
     contrast: float = 0.85
 
