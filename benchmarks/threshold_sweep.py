@@ -4,9 +4,10 @@
     python benchmarks/threshold_sweep.py --loop-images 400     the loop on all of them (minutes)
 
 Writes masks as palette PNGs into a temporary folder, and beside them score maps of the classes of
-each image as the stage pseudo_masks writes them (float16 npz). Tasks are timed in turns, on one
-thread unless said otherwise, and the best of `--repeats` counts. The loop takes an argmax for each
-threshold and masked sums for each class; its counts must equal those of the sweep.
+each image as the stage pseudo_masks writes them (float16 npz). Each task is timed image by image,
+the best of `--repeats` counts for each image (others may be using the machine), on one thread. The
+loop takes an argmax for each threshold and masked sums for each class; its counts must equal those
+of the sweep. The last row is the wall time of `evaluate_maps` with a thread per core.
 """
 
 import argparse
@@ -89,69 +90,65 @@ def straightforward(
     return counts
 
 
-def best_times(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Smallest wall time of each task in seconds; the tasks take turns."""
-    times = dict.fromkeys(tasks, float("inf"))
+def seconds_per_image(
+    tasks: dict[str, Callable[[str], object]], names: list[str], repeats: int
+) -> dict[str, float]:
+    """Mean over images of each image's best time; the tasks take turns."""
+    best = {task: np.full(len(names), np.inf) for task in tasks}
     for _ in range(repeats):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            times[name] = min(times[name], time.perf_counter() - start)
-    return times
+        for task, run in tasks.items():
+            for index, name in enumerate(names):
+                start = time.perf_counter()
+                run(name)
+                best[task][index] = min(best[task][index], time.perf_counter() - start)
+    return {task: float(times.mean()) for task, times in best.items()}
 
 
 def compare(
     root: Path, names: list[str], looped: list[str], thresholds: np.ndarray, options: object
 ) -> pd.DataFrame:
-    """Time all tasks on the generated files; raises SystemExit if sweep and loop differ."""
-    kept = [read_maps(root / "maps" / f"{name}.npz") for name in names]
+    """Time all tasks on the generated files; SystemExit if sweep and loop differ."""
+    sweep = ThresholdSweep(options.classes, thresholds)
     loop_counts = np.zeros((len(thresholds), options.classes, 3), np.int64)
 
-    def truth(name: str) -> np.ndarray:
+    def decode(name: str) -> np.ndarray:
         return read_mask(root / "truth" / f"{name}.png")
 
-    def decode() -> None:
-        for name in names:
-            truth(name)
+    def read(name: str) -> tuple[StoredMaps, np.ndarray]:
+        return read_maps(root / "maps" / f"{name}.npz"), decode(name)
 
-    def sweep_in_memory() -> None:
-        sweep = ThresholdSweep(options.classes, thresholds)
-        for name, stored in zip(names, kept, strict=True):
-            sweep.update_sparse(stored.keys, stored.maps, truth(name))
+    def sweep_kept(name: str) -> None:
+        sweep.update_sparse(kept[name].keys, kept[name].maps, decode(name))
 
-    def read() -> None:
-        for name in names:
-            truth(name)
-            read_maps(root / "maps" / f"{name}.npz")
+    def sweep_read(name: str) -> None:
+        stored, truth = read(name)
+        sweep.update_sparse(stored.keys, stored.maps, truth)
 
-    def sweep(chosen: list[str], workers: int | None) -> ThresholdSweep:
-        folders = root / "maps", root / "truth"
-        return evaluate_maps(*folders, chosen, options.classes, thresholds, workers=workers)
+    def loop_read(name: str) -> None:
+        loop_counts[:] += straightforward(*read(name), thresholds, options.classes)
 
-    def loop() -> None:
-        for name in looped:
-            stored = read_maps(root / "maps" / f"{name}.npz")
-            loop_counts[:] += straightforward(stored, truth(name), thresholds, options.classes)
+    def parallel(chosen: list[str]) -> ThresholdSweep:
+        return evaluate_maps(root / "maps", root / "truth", chosen, options.classes, thresholds)
 
-    times = best_times(
-        {
-            "decode the PNG masks": decode,
-            "decode, and sweep maps in memory": sweep_in_memory,
-            "decode, and read the maps": read,
-            "decode, read the maps and sweep": lambda: sweep(names, 1),
-            "the same, on all cores": lambda: sweep(names, None),
-        },
-        options.repeats,
-    )
-    per_image = {name: seconds / len(names) for name, seconds in times.items()}
-    per_image["decode, read the maps and loop"] = best_times({"": loop}, 1)[""] / len(looped)
-    if not np.array_equal(loop_counts, sweep(looped, 1).counts()):
+    kept = {name: read(name)[0] for name in names}
+    tasks = {
+        "decode the PNG masks": decode,
+        "decode, and sweep maps in memory": sweep_kept,
+        "decode, and read the maps": read,
+        "decode, read the maps and sweep": sweep_read,
+    }
+    times = seconds_per_image(tasks, names, options.repeats)
+    times |= seconds_per_image({"decode, read the maps and loop": loop_read}, looped, 1)
+    whole = seconds_per_image({"": lambda _: parallel(names)}, [""], options.repeats)
+    times["evaluate_maps, all cores"] = whole[""] / len(names)
+    if not np.array_equal(loop_counts, parallel(looped).counts()):
         raise SystemExit("The sweep's counts differ from those of the loop.")
-    table = pd.DataFrame({"ms_per_image": 1000 * pd.Series(per_image)})
-    table["times_decoding"] = table["ms_per_image"] / table["ms_per_image"].iloc[0]
-    table["times_reading"] = table["ms_per_image"] / table["ms_per_image"].iloc[2]
-    table["faster_than_loop"] = table["ms_per_image"].iloc[-1] / table["ms_per_image"]
-    return table.rename_axis("task")
+    table = pd.DataFrame({"ms_per_image": 1000 * pd.Series(times)}).rename_axis("task")
+    ms = table["ms_per_image"]
+    table["times_decoding"] = ms / ms["decode the PNG masks"]
+    table["times_reading"] = ms / ms["decode, and read the maps"]
+    table["faster_than_loop"] = ms["decode, read the maps and loop"] / ms
+    return table
 
 
 def main(arguments: list[str] | None = None) -> pd.DataFrame:

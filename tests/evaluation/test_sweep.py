@@ -227,3 +227,11 @@ def test_wrong_input_is_named():
     assert sweep.counts().sum() == 0
     with pytest.raises(UserError, match="cannot be added"):
         sweep + ThresholdSweep(K + 1, GRID[1:])
+
+
+def test_empty_keeps_thresholds_and_classes_and_no_counts():
+    sweep = ThresholdSweep(K + 1, GRID, ignore_index=7)
+    sweep.update(*random_image(10, size=(3, 4)))
+    fresh = sweep.empty()
+    assert fresh.counts().sum() == 0
+    np.testing.assert_array_equal((fresh + sweep).counts(), sweep.counts())

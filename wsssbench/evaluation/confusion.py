@@ -27,14 +27,6 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self._counts = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
-        # A pixel's cell is rows[truth] + columns[prediction]. Two rows follow the classes, ignored
-        # and wrong; one column follows them, predicted as no class.
-        n, values = num_classes, np.arange(256)
-        rows = np.where(values < n, values, n + 1)
-        rows[ignore_index] = n
-        cells = (n + 2) * (n + 1)
-        self._rows = (rows * (n + 1)).astype(np.uint16 if cells <= 2**16 else np.int32)
-        self._columns = np.minimum(values, n).astype(np.uint8)
 
     @classmethod
     def from_counts(cls, counts: np.ndarray, ignore_index: int = 255) -> Self:
@@ -63,13 +55,12 @@ class ConfusionMatrix:
                 "Predict at the full size of the image."
             )
         n = self.num_classes
-        cell = pixels.translate(truth, self._rows)
-        cell += pixels.translate(prediction, self._columns)
-        counts = pixels.histogram(cell, (n + 2) * (n + 1)).reshape(n + 2, n + 1)
-        if counts[n + 1].any():
-            wrong = truth[(truth >= n) & (truth != self.ignore_index)]
-            raise ids.wrong_value(wrong[0], "ground truth")
-        self._counts += counts[:n]
+        counts = pixels.joint_histogram(truth, prediction, 256)
+        counts[self.ignore_index] = 0
+        if counts[n:].any():
+            raise ids.wrong_value(n + counts[n:].any(axis=1).argmax())
+        self._counts[:, :n] += counts[:n, :n]
+        self._counts[:, n] += counts[:n, n:].sum(axis=1)
 
     def __add__(self, other: Self) -> Self:
         """Counts of both: confusion matrices are additive over images."""

@@ -41,7 +41,7 @@ def truth_bytes(truth: Any) -> np.ndarray:
     """
     truth = _whole(truth, "Ground truth")
     if truth.dtype != np.uint8 and truth.size and not 0 <= truth.min() <= truth.max() <= MAX_ID:
-        raise wrong_value(truth.min() if truth.min() < 0 else truth.max(), "ground truth")
+        raise wrong_value(truth.min() if truth.min() < 0 else truth.max())
     return np.ascontiguousarray(truth, dtype=np.uint8)
 
 
@@ -58,10 +58,10 @@ def prediction_bytes(prediction: Any) -> np.ndarray:
     return np.ascontiguousarray(prediction, dtype=np.uint8)
 
 
-def wrong_value(value: int, where: str) -> UserError:
-    """The error for an id that is neither a class nor the ignore value."""
+def wrong_value(value: int) -> UserError:
+    """The error for a value of the ground truth that is neither a class nor the ignore value."""
     return UserError(
-        f"Value {int(value)} in the {where} is neither a class id (0..num_classes-1) nor the "
+        f"Value {int(value)} in the ground truth is neither a class id (0..num_classes-1) nor the "
         "ignore value. Check num_classes (background included) and how the mask was written."
     )
 

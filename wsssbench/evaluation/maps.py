@@ -57,13 +57,13 @@ def evaluate_maps(
     Raises:
         UserError: missing or damaged file, other size than the mask, wrong value; names the file.
     """
-    map_dir, truth_dir, thresholds = Path(map_dir), Path(truth_dir), tuple(thresholds)
+    map_dir, truth_dir = Path(map_dir), Path(truth_dir)
     names = listed(ids, map_dir, ".npz")
     tasks = [names[i : i + IMAGES_PER_TASK] for i in range(0, len(names), IMAGES_PER_TASK)]
     total = ThresholdSweep(num_classes, thresholds, ignore_index)
 
     def sweep(task: Sequence[str]) -> ThresholdSweep:
-        part = ThresholdSweep(num_classes, thresholds, ignore_index)
+        part = total.empty()
         for name in task:
             stored, truth = read_maps(map_dir / f"{name}.npz"), read(truth_dir / f"{name}.png")
             kept = stored.gated if labels is None else np.isin(stored.keys, list(labels[name]))

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 LANES = 4
+STRIDE = 257  # counters a power of two apart would get in each other's way in the cache
 
 
 def translate(values: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -21,25 +22,27 @@ def translate(values: np.ndarray, table: np.ndarray) -> np.ndarray:
         return table.take(values)
 
 
-def histogram(values: np.ndarray, cells: int) -> np.ndarray:
-    """How often each of 0..cells-1 occurs.
+def joint_histogram(rows: np.ndarray, columns: np.ndarray, count: int) -> np.ndarray:
+    """How often each pair (rows, columns) of values occurs.
 
     Neighbouring pixels tend to be equal, and adding to a counter that was just written stalls the
     processor; so neighbours count in different copies ("lanes") of the histogram.
 
     Args:
-        values: unsigned integers of any shape, all below `cells`.
-        cells: number of counters.
+        rows: unsigned integers below `count`, of any shape.
+        columns: uint8, of the same shape.
+        count: number of rows of the result.
 
     Returns:
-        (cells,) int64.
+        (count, 256) int64.
     """
-    # OpenCV takes 16 bits, and its float32 counters are exact below 2**24.
-    if LANES * cells > 2**16 or not 0 < values.size < 2**24:
-        return np.bincount(values.ravel(), minlength=cells)
-    width = values.shape[-1]
-    lane = np.tile(np.arange(LANES, dtype=np.uint16) * np.uint16(cells), -(-width // LANES))
-    spread = values.reshape(-1, width).astype(np.uint16, copy=False) + lane[:width]
-    size = LANES * cells
-    counts = cv2.calcHist([spread], [0], None, [size], [0, size])
-    return counts.reshape(LANES, cells).sum(axis=0, dtype=np.float64).astype(np.int64)
+    lanes = min(LANES, 256 // count)
+    if lanes == 0 or not 0 < rows.size < 2**24:  # below, OpenCV's float32 counters are exact
+        pairs = rows.ravel().astype(np.int64) * 256 + columns.ravel()
+        return np.bincount(pairs, minlength=count * 256).reshape(count, 256)
+    width, size = rows.shape[-1], lanes * count
+    lane = np.tile((np.arange(lanes) * count).astype(np.uint8), -(-width // lanes))
+    spread = rows.reshape(-1, width).astype(np.uint8, copy=False) + lane[:width]
+    images = [spread.reshape(1, -1), columns.reshape(1, -1)]
+    counts = cv2.calcHist(images, [0, 1], None, [size, STRIDE], [0, size, 0, STRIDE])
+    return counts.reshape(lanes, count, STRIDE)[..., :256].astype(np.int64).sum(axis=0)

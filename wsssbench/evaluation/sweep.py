@@ -7,6 +7,7 @@ pixel is counted once, in the bin of v, and cumulative sums over bins give all t
 """
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from wsssbench.errors import UserError
 from wsssbench.evaluation import binning, ids, pixels, ratios
 
 DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(1, 20))  # 0.05 .. 0.95
+COUNTERS = ("_labelled", "_claimed", "_correct", "_ground")
 
 
 class ThresholdSweep:
@@ -83,19 +85,17 @@ class ThresholdSweep:
         maps, truth = ids.as_array(maps), ids.truth_bytes(truth)
         self._check(keys, maps, truth)
         keys, planes = binning.visible(keys, maps)
-        # Truth as seen by this image: 0 background, 1..n its keys, n+1 other, n+2 ignored, n+3 bad.
-        n = len(keys)
-        seen = np.full(256, n + 3, dtype=np.min_scalar_type(n + 3))
-        seen[: self.num_classes] = n + 1
-        seen[0] = 0
-        seen[keys] = np.arange(1, n + 1)
-        seen[self.ignore_index] = n + 2
-        kinds = n + 4
-        counts = self._joint(planes, pixels.translate(truth, seen), kinds)
-        if counts[:, :, n + 3].any():
-            wrong = truth[(truth >= self.num_classes) & (truth != self.ignore_index)]
-            raise ids.wrong_value(wrong[0], "ground truth")
-        self._add(keys, counts, truth)
+        counts = self._joint(planes, truth)
+        present = counts.sum(axis=(0, 1))
+        present[self.ignore_index] = 0
+        if present[self.num_classes :].any():
+            raise ids.wrong_value(self.num_classes + present[self.num_classes :].argmax())
+        self._labelled += present[: self.num_classes]
+        counts[:, :, self.ignore_index] = 0
+        self._ground[: len(counts)] += counts[:, :, 0].sum(axis=1)
+        if len(keys):
+            self._claimed[:, keys] += counts.sum(axis=2)
+            self._correct[:, keys] += counts[:, np.arange(len(keys)), keys]
 
     def _check(self, keys: Sequence[int], maps: np.ndarray, truth: np.ndarray) -> None:
         if maps.shape != (len(keys), *truth.shape) or truth.ndim != 2:
@@ -111,37 +111,18 @@ class ThresholdSweep:
                     f"Map of class {int(key)}, but foreground ids are 1..{self.num_classes - 1}."
                 )
 
-    def _joint(self, planes: list[np.ndarray], truth: np.ndarray, kinds: int) -> np.ndarray:
-        """Joint histogram (bins, winners, kinds of truth) of one image's pixels."""
+    def _joint(self, planes: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
+        """(bins, winners, 256) counts of one image's pixels by bin, strongest map and truth."""
         if not planes:  # no map: everything lies in the lowest bin
-            return pixels.histogram(truth, kinds).reshape(1, 1, kinds)
-        bins, winners = self._bins.count, len(planes)
-        cells = bins * winners * kinds
+            return pixels.joint_histogram(np.zeros_like(truth), truth, 1)[None]
         value, winner = binning.strongest(planes)
-        cell = self._bins.of(value).astype(np.uint16 if cells <= 2**16 else np.uint32)
+        cell, cells = self._bins.of(value), self._bins.count * len(planes)
         if winner is not None:
-            cell *= winners
+            cell = cell.astype(np.min_scalar_type(cells - 1), copy=False)
+            cell *= len(planes)
             cell += winner
-        cell *= kinds
-        cell += truth
-        return pixels.histogram(cell, cells).reshape(bins, winners, kinds)
-
-    def _add(self, keys: np.ndarray, counts: np.ndarray, truth: np.ndarray) -> None:
-        n, bins = len(keys), len(counts)
-        valid = counts[:, :, : n + 2]
-        labelled = valid.sum(axis=(0, 1))
-        self._labelled[0] += labelled[0]
-        self._labelled[keys] += labelled[1 : n + 1]
-        if labelled[n + 1]:  # rare with image labels: the mask holds classes without a map
-            others = pixels.histogram(truth, 256)[: self.num_classes]
-            others[[0, *keys]] = 0
-            if self.ignore_index < self.num_classes:
-                others[self.ignore_index] = 0
-            self._labelled += others
-        self._ground[:bins] += valid[:, :, 0].sum(axis=1)
-        if n:
-            self._claimed[:, keys] += valid.sum(axis=2)
-            self._correct[:, keys] += np.diagonal(valid[:, :, 1 : n + 1], axis1=1, axis2=2)
+        counts = pixels.joint_histogram(cell, truth, cells)
+        return counts.reshape(self._bins.count, len(planes), 256)
 
     def __add__(self, other: Self) -> Self:
         """Counts of both: sweeps are additive over images."""
@@ -151,9 +132,16 @@ class ThresholdSweep:
             *other.thresholds,
         ):
             raise UserError("Sweeps of different thresholds or class sets cannot be added.")
-        result = type(self)(self.num_classes, self.thresholds, self.ignore_index)
-        for name in ("_labelled", "_claimed", "_correct", "_ground"):
+        result = copy(self)
+        for name in COUNTERS:
             setattr(result, name, getattr(self, name) + getattr(other, name))
+        return result
+
+    def empty(self) -> Self:
+        """A sweep of the same thresholds and classes that has counted nothing yet."""
+        result = copy(self)
+        for name in COUNTERS:
+            setattr(result, name, np.zeros_like(getattr(self, name)))
         return result
 
     def counts(self) -> np.ndarray:

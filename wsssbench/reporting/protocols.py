@@ -89,7 +89,7 @@ def _threshold(fields: dict[str, Any]) -> str:
     value = fields.get("threshold")
     if fields.get("threshold_rule", "fixed") == "fixed":
         at = "" if value is None else f" {value:.2f}"
-        return f"Fixed threshold{at}, set beforehand, no mask was looked at"
+        return f"Fixed threshold{at}, from the profile, the same for all experiments and seeds"
     if fields["threshold_rule"] == "oracle":
         return "Threshold best on the training masks, so these masks were used"
     return (

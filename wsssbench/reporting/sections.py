@@ -21,8 +21,8 @@ SCORES = (
     "and what is there, FP is the part that was claimed wrongly and FN the part that was missed."
 )
 ORACLE = (
-    "The protocol threshold was settled without the masks that are scored. The best threshold "
-    "(oracle) was found by trying them all on the masks of the training images, which somebody "
+    "The protocol's threshold is the profile's, or was chosen on a hold-out. The best threshold "
+    "(oracle) was found by trying them all on the masks of these training images, which somebody "
     "who trains from image labels does not have; it is the number that most papers print. The gap "
     "is what not knowing the masks costs."
 )
