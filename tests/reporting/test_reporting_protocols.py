@@ -59,7 +59,8 @@ def test_runs_that_are_not_done_have_no_protocol():
 
 def test_words():
     words = dict(in_words([run()]))
-    assert words["Threshold rule"] == "Fixed threshold 0.40, from the profile, the same for all experiments and seeds."
+    rule = "Fixed threshold 0.40, from the profile, the same for all experiments and seeds."
+    assert words["Threshold rule"] == rule
     assert words["Splits scored"] == "train (4 images, image labels used)."
     assert words["Views"] == "Scales 0.5, 1, each also mirrored; maps stored at stride 2."
     assert words["Initial weights"] == "imagenet (hash abc)."
