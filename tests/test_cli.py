@@ -93,3 +93,18 @@ def test_a_mistake_is_one_line_and_exit_status_one(workplace):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: params.yaml: train: Unknown key 'epoch'")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["nowhere", "data/toy/SegmentationClass"], "nowhere"),
+        (["data/toy/SegmentationClass"], "GT_DIR is missing"),
+        (["data/toy/SegmentationClass", "nowhere"], "nowhere names no image"),
+        (["data/toy/SegmentationClass"] * 2 + ["--ids", "no.txt"], "no.txt does not exist"),
+        (["data/toy/SegmentationClass"] * 2 + ["--classes", "names.txt"], "must be called"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(workplace, arguments, text):
+    with pytest.raises(UserError, match=text):
+        runner.invoke(cli.app, ["evaluate", *arguments], catch_exceptions=False)

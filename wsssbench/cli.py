@@ -117,8 +117,8 @@ def pseudo_masks(
 def evaluate(
     pred_dir: Annotated[Path | None, typer.Argument(help="Folder of predicted PNG masks.")] = None,
     gt_dir: Annotated[Path | None, typer.Argument(help="Folder of ground-truth masks.")] = None,
-    ids: Annotated[Path | None, typer.Option(help="List of ids; default: all of GT_DIR.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="classes.txt, background first.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="List of ids; default: all GT_DIR.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="classes.txt of GT_DIR.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.")] = None,
     profile: ProfileOption = DEFAULT,
     experiment: ExperimentOption = (),

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from straightforward import STEADY
 
 from wsssbench.evaluation import boundaries
 
@@ -23,7 +24,7 @@ def plain_band(truth, width):
     return band
 
 
-@settings(max_examples=50, deadline=None)
+@settings(STEADY, max_examples=50)
 @given(TRUTHS, st.integers(0, 4))
 def test_band_is_what_lies_within_reach_of_another_value(truth, width):
     np.testing.assert_array_equal(boundaries.boundary_band(truth, width), plain_band(truth, width))

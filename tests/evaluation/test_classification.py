@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, precision_score, recall_score
+from straightforward import STEADY
 
 from wsssbench.errors import UserError
 from wsssbench.evaluation import average_precision, cf1_sweep, mean_average_precision
@@ -31,6 +32,7 @@ def test_no_positive_is_nan():
     assert np.isnan(average_precision([0.5, 0.2], [0, 0]))
 
 
+@STEADY
 @given(
     st.integers(1, 30).flatmap(
         lambda n: st.tuples(

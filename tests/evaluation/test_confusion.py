@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix, jaccard_score, precision_score, recall_score
-from straightforward import loop_counts, loop_means
+from straightforward import STEADY, loop_counts, loop_means
 
 from wsssbench.errors import UserError
 from wsssbench.evaluation import ConfusionMatrix
@@ -144,6 +144,7 @@ def test_only_equal_class_sets_add_up():
         ConfusionMatrix(3) + ConfusionMatrix(4)
 
 
+@STEADY
 @given(PAIRS)
 def test_equals_masked_sums_and_their_means(pair):
     prediction, truth = pair
@@ -154,6 +155,7 @@ def test_equals_masked_sums_and_their_means(pair):
     np.testing.assert_allclose(means, loop_means(counts), rtol=1e-12)
 
 
+@STEADY
 @given(PAIRS)
 def test_parts_of_the_union_add_up(pair):
     confusion = scored(*pair, K1)
@@ -163,6 +165,7 @@ def test_parts_of_the_union_add_up(pair):
     np.testing.assert_allclose(np.sum(confusion.fp_split(), axis=0), confusion.fp())
 
 
+@STEADY
 @given(PAIRS)
 def test_swapping_prediction_and_truth_swaps_fp_and_fn(pair):
     prediction, truth = pair
@@ -172,6 +175,7 @@ def test_swapping_prediction_and_truth_swaps_fp_and_fn(pair):
     np.testing.assert_array_equal(one.fp(), other.fn())
 
 
+@STEADY
 @given(PAIRS, st.integers(0, 255))
 def test_ignored_pixels_never_change_the_result(pair, filler):
     prediction, truth = pair
@@ -180,7 +184,7 @@ def test_ignored_pixels_never_change_the_result(pair, filler):
     np.testing.assert_array_equal(scored(more, ignored, K1)._counts, scored(*pair, K1)._counts)
 
 
-@settings(max_examples=30)
+@settings(STEADY, max_examples=30)
 @given(st.lists(PAIRS, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_counts_are_additive_in_any_order(pairs, random):
     together = ConfusionMatrix(K1)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
+from straightforward import STEADY
 
 from wsssbench.evaluation import objects
 
@@ -101,6 +102,7 @@ def plain_objects(prediction, truth, label):
         yield label, inside.sum(), found / inside.sum(), found / (claimed | inside).sum()
 
 
+@STEADY
 @given(st.integers(0, 10**6))
 def test_equals_the_definition_on_whole_images(seed):
     rng = np.random.default_rng(seed)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from straightforward import STEADY
 
 from wsssbench.evaluation import pixels
 
@@ -14,6 +15,7 @@ def drawn_pair(shape, count, dtype):
     return rows, rng.choice(np.array([0, 1, 7, 255], np.uint8), shape)
 
 
+@STEADY
 @given(
     st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple),
     st.sampled_from([1, 2, 3, 21, 64, 65, 128, 129, 255, 256, 257, 300, 1000]),

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from straightforward import loop_means, loop_sweep
+from straightforward import STEADY, loop_means, loop_sweep
 
 from wsssbench.errors import UserError
 from wsssbench.evaluation import DEFAULT_THRESHOLDS, ConfusionMatrix, ThresholdSweep
@@ -52,13 +52,13 @@ def test_ties_between_classes_go_to_the_lower_id_whatever_the_order_of_keys():
     assert sweep.counts()[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 1], [0, 0, 0]]
 
 
-@settings(max_examples=60)
+@settings(STEADY, max_examples=60)
 @given(st.one_of(images(np.float32), images(np.float16), images(np.float64)))
 def test_equals_the_loop_over_thresholds(image):
     np.testing.assert_array_equal(swept(*image).counts(), loop_sweep(*image, GRID))
 
 
-@settings(max_examples=40)
+@settings(STEADY, max_examples=40)
 @given(images(np.float32))
 def test_means_are_those_of_a_confusion_matrix(image):
     maps, truth = image
@@ -91,7 +91,7 @@ def test_every_float16_falls_on_the_right_side_of_every_threshold():
     assert sweep.counts()[:, 1, 0].tolist() == expected
 
 
-@settings(max_examples=30)
+@settings(STEADY, max_examples=30)
 @given(st.one_of(images(np.float32), images(np.float16)), st.permutations(range(1, K + 1)))
 def test_sparse_equals_dense(image, keys):
     maps, truth = image
@@ -108,7 +108,7 @@ def test_no_map_at_all_is_all_background():
     assert sweep.counts()[1].tolist() == [[2, 1, 1], [0, 0, 0], [0, 1, 0]]
 
 
-@settings(max_examples=25)
+@settings(STEADY, max_examples=25)
 @given(st.lists(images(np.float32), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_counts_are_additive_in_any_order(drawn, random):
     together = ThresholdSweep(K + 1, GRID)

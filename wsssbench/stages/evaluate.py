@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from wsssbench.data.folder import Folder
-from wsssbench.data.layout import MASKS, read_classes
+from wsssbench.data.layout import CLASSES, MASKS, read_classes, read_text
 from wsssbench.errors import UserError
 from wsssbench.evaluation import (
     Protocol,
@@ -97,9 +97,14 @@ def score_folder(
             id in `gt_dir` and classes are numbered.
         out: folder for per_class.csv, per_image.csv, confusion.csv, objects.csv.
     """
-    names = ids.read_text().split() if ids else sorted(p.stem for p in gt_dir.glob("*.png"))
+    if ids:
+        names = read_text(ids, "Give a text file with one id per line.").split()
+    else:
+        names = sorted(path.stem for path in gt_dir.glob("*.png"))
     if not names:
         raise UserError(f"{ids or gt_dir} names no image. Give a list with --ids, or PNG masks.")
+    if classes and classes.name != CLASSES:
+        raise UserError(f"{classes} must be called {CLASSES}: one name per line, background first.")
     titles = read_classes(classes.parent) if classes else None
     count = len(titles) if titles else _largest_id(gt_dir, names)
     scores = evaluate_folder(pred_dir, gt_dir, names, count + 1, classes=titles, progress=progress)
