@@ -3,8 +3,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import make_folder
 from toy_profile import write_params
+from toys import make_folder
 from typer.testing import CliRunner
 
 from wsssbench import cli

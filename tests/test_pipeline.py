@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import make_folder
 from toy_profile import PARAMS, write_params
+from toys import make_folder
 
 pytestmark = pytest.mark.slow
 TOP = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import make_folder
 from toy_profile import PARAMS
+from toys import make_folder
 
 TOP = Path(__file__).parents[1]
 

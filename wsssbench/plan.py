@@ -14,9 +14,8 @@ import wsssbench
 
 PACKAGE = Path(wsssbench.__file__).parent
 # Tables of names and plumbing: they choose, read, write and report, but change no number.
-NEUTRAL = {"methods/__init__.py", "data/__init__.py", "__init__.py"} | {
-    f"{name}.py" for name in ("errors", "files", "params", "plan", "progress", "provenance")
-}
+PLUMBING = "errors files parallel params plan progress provenance __init__ data/__init__"
+NEUTRAL = {f"{name}.py" for name in (*PLUMBING.split(), "methods/__init__")}
 
 
 def code_files(roots: Iterable[str]) -> list[Path]:

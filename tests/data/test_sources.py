@@ -11,8 +11,8 @@ from data_trees import child_environment, damage, small_folder
 
 from wsssbench.data import BACKGROUND, IGNORE, SOURCES, prepare
 from wsssbench.data.archives import Archive, check_size, unpack
-from wsssbench.data.parallel import in_processes, in_threads
 from wsssbench.errors import UserError
+from wsssbench.parallel import in_processes, in_threads
 
 ARCHIVE = Archive("things.zip", "https://example.org", 1234, "abc")
 

@@ -3,11 +3,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_folder
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from toys import make_folder
 
 from wsssbench.data.folder import Folder
 from wsssbench.data.palette import read_mask

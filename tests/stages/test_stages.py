@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_folder
 from toy_profile import write_params
+from toys import make_folder
 
 from wsssbench.data.palette import read_mask
 from wsssbench.errors import UserError

@@ -18,8 +18,8 @@ import numpy as np
 from wsssbench.data import layout
 from wsssbench.data.archives import Archive, need, unpack
 from wsssbench.data.palette import BACKGROUND, IGNORE, write_mask
-from wsssbench.data.parallel import in_processes
 from wsssbench.errors import UserError
+from wsssbench.parallel import in_processes
 from wsssbench.progress import progress
 
 PAGE = "https://cocodataset.org/#download"

@@ -11,8 +11,8 @@ import numpy as np
 
 from wsssbench.data import layout
 from wsssbench.data.palette import BACKGROUND, IGNORE, read_mask
-from wsssbench.data.parallel import in_threads
 from wsssbench.errors import UserError
+from wsssbench.parallel import in_threads
 
 
 def labels_from_masks(

@@ -11,8 +11,8 @@ from typing import Any
 
 from wsssbench.data import layout
 from wsssbench.data.folder import Folder
-from wsssbench.data.parallel import in_threads
 from wsssbench.errors import UserError
+from wsssbench.parallel import in_threads
 
 
 def manifest(root: str | Path, splits: Iterable[str] | None = None) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from wsssbench.data import layout
 from wsssbench.data.archives import Archive, need, unpack
 from wsssbench.data.labels import labels_from_masks
 from wsssbench.data.palette import BACKGROUND, IGNORE, ids_from_colours, open_image, write_mask
-from wsssbench.data.parallel import in_threads
 from wsssbench.errors import UserError, unknown
+from wsssbench.parallel import in_threads
 
 ARCHIVE = Archive(
     "msrc_objcategimagedatabase_v2.zip",

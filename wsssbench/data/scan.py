@@ -12,8 +12,8 @@ from PIL import Image
 
 from wsssbench.data.folder import Folder
 from wsssbench.data.palette import IGNORE, open_image, read_mask
-from wsssbench.data.parallel import in_threads
 from wsssbench.errors import UserError
+from wsssbench.parallel import in_threads
 
 ORIENTATION = 0x0112  # EXIF tag; values above 4 exchange height and width
 

@@ -18,8 +18,8 @@ import numpy as np
 from wsssbench.data import layout
 from wsssbench.data.archives import Archive, check_size, need, unpack
 from wsssbench.data.palette import write_mask
-from wsssbench.data.parallel import in_threads
 from wsssbench.errors import UserError, unknown
+from wsssbench.parallel import in_threads
 
 CLASSES = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

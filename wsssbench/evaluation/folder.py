@@ -11,7 +11,8 @@ import pandas as pd
 from wsssbench.errors import UserError
 from wsssbench.evaluation import boundaries, intervals, objects, ratios
 from wsssbench.evaluation.confusion import ConfusionMatrix
-from wsssbench.evaluation.reading import Progress, Read, in_threads, listed, read_mask
+from wsssbench.evaluation.reading import Read, listed, read_mask
+from wsssbench.parallel import Show, in_threads, silent
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def evaluate_folder(
     ignore_index: int = 255,
     workers: int | None = None,
     read: Read = read_mask,
-    progress: Progress | None = None,
+    progress: Show = silent,
 ) -> Scores:
     """Score `pred_dir/<id>.png` against `truth_dir/<id>.png`.
 
@@ -128,7 +129,7 @@ def evaluate_folder(
         ignore_index: truth value of pixels that are not evaluated.
         workers: threads; None: one per core.
         read: reads a mask.
-        progress: `progress(iterable, desc, total)`.
+        progress: `progress(iterable, desc, total)`; silent by default.
 
     Raises:
         UserError: missing, damaged or RGB mask, sizes that differ, a value that is no class; names

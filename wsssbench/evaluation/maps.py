@@ -7,15 +7,14 @@ import numpy as np
 
 from wsssbench.errors import UserError
 from wsssbench.evaluation.reading import (
-    Progress,
     Read,
     StoredMaps,
-    in_threads,
     listed,
     read_maps,
     read_mask,
 )
 from wsssbench.evaluation.sweep import DEFAULT_THRESHOLDS, ThresholdSweep
+from wsssbench.parallel import Show, in_threads, silent
 
 IMAGES_PER_TASK = 16
 
@@ -32,7 +31,7 @@ def evaluate_maps(
     workers: int | None = None,
     read: Read = read_mask,
     read_maps: Callable[[Path], StoredMaps] = read_maps,
-    progress: Progress | None = None,
+    progress: Show = silent,
 ) -> ThresholdSweep:
     """Sweep `map_dir/<id>.npz` against `truth_dir/<id>.png`.
 
@@ -52,7 +51,7 @@ def evaluate_maps(
         workers: threads; None: one per core.
         read: reads a mask.
         read_maps: reads a map file.
-        progress: `progress(iterable, desc, total)`.
+        progress: `progress(iterable, desc, total)`; silent by default.
 
     Raises:
         UserError: missing or damaged file, other size than the mask, wrong value; names the file.

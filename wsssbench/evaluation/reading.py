@@ -1,10 +1,8 @@
-"""Reading what is evaluated, many files at once: masks as 8-bit images, score maps as npz."""
+"""Reading what is evaluated: masks as 8-bit images, score maps as npz."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,7 +10,6 @@ from PIL import Image
 from wsssbench.errors import UserError
 
 Read = Callable[[Path], np.ndarray]
-Progress = Callable[..., Iterable]
 
 
 class StoredMaps(NamedTuple):
@@ -84,36 +81,3 @@ def listed(ids: Sequence[str] | None, folder: Path, suffix: str) -> list[str]:
     if not names:
         raise UserError(f"Nothing to evaluate: no id given and no *{suffix} in {folder}.")
     return names
-
-
-def in_threads(
-    function: Callable[[Any], Any],
-    items: Sequence,
-    desc: str,
-    workers: int | None,
-    progress: Progress | None,
-) -> Iterator:
-    """Yield `function(item)` in order; decoding and counting release Python's lock.
-
-    Args:
-        function: called with each item.
-        items: the items.
-        desc: shown by `progress`.
-        workers: threads; None: one per core, 1: no threads.
-        progress: `progress(iterable, desc, total)`, or None for silence.
-    """
-    show = progress or (lambda iterable, desc, total: iterable)
-    if workers == 1:
-        yield from show(map(function, items), desc, len(items))
-        return
-    pool = ThreadPoolExecutor(workers or _cores())
-    try:
-        yield from show(pool.map(function, items), desc, len(items))
-    finally:
-        # After an error or Ctrl-C the images that wait must not be read first.
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _cores() -> int:
-    """Cores this process may use; a container or a batch system often grants a part only."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
