@@ -110,3 +110,12 @@ def test_sweeps_average_seeds_in_spite_of_float_noise(tmp_path):
     table = sweeps(runs)
     assert table[["experiment", "split", "threshold"]].values.tolist() == [["cam", "train", 0.15]]
     assert table["miou"].tolist() == pytest.approx([0.3])
+
+
+def test_costs_come_from_training_and_inference(monkeypatch):
+    monkeypatch.setattr(Run, "timing", {"inference_s": 12.0, "images": 4})
+    run = Run("cam", 0, "", "done", record=done("cam", 0, 0.5).record, provenance={"wall_s": 60.0})
+    row = rows([run, absent("cam", 1)]).set_index("seed")
+    assert row.loc[0, "inference_s"] == 12.0
+    assert row.loc[0, "wall_s"] == 60.0
+    assert math.isnan(row.loc[1, "inference_s"])

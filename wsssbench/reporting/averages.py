@@ -9,13 +9,14 @@ from wsssbench.reporting.protocols import protocols
 from wsssbench.reporting.records import Run, split_roles
 
 SCORES = ("miou", "fp", "fn")
+COSTS = ("wall_s", "inference_s", "peak_memory_mib")
 NUMBERS = (
     *("threshold", *SCORES, "oracle_threshold", "oracle_miou", "oracle_fp", "oracle_fn"),
     *("oracle_gap", "precision", "recall", "map", "cf1", "cf1_threshold"),
     *("labelled_miou", "labelled_fp", "labelled_fn"),
     *("boundary_error", "boundary_miou", "boundary_width_px"),
     *(f"{score}_{end}" for score in SCORES for end in ("low", "high")),
-    *("wall_s", "inference_s", "peak_memory_mib"),
+    *COSTS,
 )
 SUMMARY = (
     *(name for score in SCORES for name in (score, f"{score}_sd")),
@@ -140,7 +141,5 @@ def _scores(run: Run, split: str, role: str) -> dict[str, Any]:
     line |= {f"boundary_{name}": band.get(name) for name in ("error", "miou", "width_px")}
     for score in SCORES:
         line[f"{score}_low"], line[f"{score}_high"] = part.get(f"{score}_interval") or (None, None)
-    done = run.status == "done"
-    return line | {
-        name: run.provenance.get(name) if done else None for name in ("wall_s", "peak_memory_mib")
-    }
+    costs = {**run.provenance, **run.timing} if run.status == "done" else {}
+    return line | {name: costs.get(name) for name in COSTS}
