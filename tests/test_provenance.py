@@ -25,6 +25,8 @@ def test_git_state_sees_code_and_not_reports(tmp_path, monkeypatch):
     assert len(state["git_revision"]) == 12
     assert state["git_dirty"] is False
     report.write_text("2\n")
+    (tmp_path / "profiles" / "a").mkdir(parents=True)
+    (tmp_path / "profiles" / "a" / "dvc.lock").write_text("schema: '2.0'\n")
     assert provenance.git_state()["git_dirty"] is False
     code.write_text("x = 2\n")
     assert provenance.git_state()["git_dirty"] is True
