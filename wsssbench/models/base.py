@@ -5,6 +5,7 @@ The families (ResNet, MobileNetV2, ViT, tiny) say which layers form a stage; wei
 """
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ STAGES = ("C1", "C2", "C3", "C4", "C5")
 BATCH_NORM_MODES = ("train", "frozen", "sync")
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network that returns the feature maps of its five stages.
 
     A subclass registers its layers under torchvision's names (so that state dicts fit), lists
@@ -45,9 +46,9 @@ class Backbone(nn.Module):
         """Stride of C5."""
         return self.strides["C5"]
 
+    @abstractmethod
     def stages(self) -> list[list[nn.Module]]:
         """The layers of C1..C5, in the order in which they run."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Feature maps of all stages.
