@@ -1,12 +1,10 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
 from wsssbench.errors import UserError
-from wsssbench.evaluation import Protocol, ThresholdSweep
-from wsssbench.evaluation.protocol import choose_threshold
+from wsssbench.evaluation import Protocol
 
 FIXED = Protocol("fixed", 0.3, scales=(1.0, 0.5), flip=True, initial_weights="imagenet")
 
@@ -86,14 +84,3 @@ def test_wrong_values_are_named():
         Protocol.from_dict({**FIXED.to_dict(), "scale": 1})
     with pytest.raises(UserError, match="lacks threshold_rule"):
         Protocol.from_dict({"threshold": 0.3})
-
-
-def test_threshold_rules():
-    sweep = ThresholdSweep(2, [0.2, 0.5, 0.8])
-    sweep.update(np.array([[[0.3, 0.6]]]), np.array([[0, 1]]))
-    assert choose_threshold(FIXED, sweep).threshold == 0.3
-    assert choose_threshold(changed(threshold_rule="oracle"), sweep).threshold == 0.5
-    chosen = choose_threshold(changed(threshold_rule="holdout", holdout="small"), sweep)
-    assert (chosen.threshold, chosen.holdout) == (0.5, "small")
-    with pytest.raises(UserError, match="needs masks"):
-        choose_threshold(changed(threshold_rule="oracle"))

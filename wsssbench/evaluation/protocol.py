@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from wsssbench.errors import UserError, unknown
-from wsssbench.evaluation.sweep import ThresholdSweep
 
 THRESHOLD_RULES = ("fixed", "holdout", "oracle")
 BACKGROUND_RULES = ("threshold", "power A")
@@ -144,27 +143,6 @@ class Protocol:
             f"ignored pixels: {self.ignored_pixels}",
         ]
         return "; ".join(parts)
-
-
-def choose_threshold(protocol: Protocol, sweep: ThresholdSweep | None = None) -> Protocol:
-    """The protocol with its threshold settled.
-
-    Args:
-        protocol: its rule decides.
-        sweep: for `holdout` the sweep of the hold-out split, for `oracle` that of the training
-            masks; not looked at for `fixed`.
-
-    Raises:
-        UserError: the rule needs a sweep and there is none.
-    """
-    if protocol.threshold_rule == "fixed":
-        return protocol
-    if sweep is None:
-        raise UserError(
-            f"Threshold rule {protocol.threshold_rule!r} needs masks to choose on. Use the rule "
-            "'fixed', or provide them."
-        )
-    return dataclasses.replace(protocol, threshold=sweep.best()[0])
 
 
 def _plain(value: Any) -> Any:
