@@ -41,7 +41,7 @@ def test_steps_one_after_the_other(workplace):
         result = runner.invoke(cli.app, command, catch_exceptions=False)
         assert result.exit_code == 0, result.output
     assert (workplace / "reports" / "toy" / "index.html").exists()
-    masks, truth = "runs/toy/cam-0/pseudo_masks/val/masks", "data/toy/SegmentationClass"
+    masks, truth = "runs/toy/cam-0/pseudo_masks/cam/val/masks", "data/toy/SegmentationClass"
     lists = "data/toy/ImageSets/Segmentation/val.txt"
     result = runner.invoke(
         cli.app, ["evaluate", masks, truth, "--ids", lists, "--classes", "data/toy/classes.txt"]

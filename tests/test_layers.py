@@ -8,7 +8,7 @@ import wsssbench
 from wsssbench.plan import imported
 
 PACKAGE = Path(wsssbench.__file__).parent
-BASE = {"errors", "files", "parallel", "params", "plan", "progress", "provenance"}
+BASE = {"errors", "files", "parallel", "params", "plan", "progress", "provenance", "settings"}
 MAY_IMPORT = {
     "data": set(),
     "models": set(),

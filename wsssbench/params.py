@@ -50,7 +50,11 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The schedule, the optimiser and the augmentation of training."""
+    """The schedule, the optimiser and the augmentation of training.
+
+    `watch` is the number of training images whose maps are scored against their masks after each
+    epoch, for the oracle curves of the report; training itself never sees the outcome.
+    """
 
     epochs: int
     batch_size: int
@@ -68,11 +72,15 @@ class TrainSettings:
     flip: float = 0.5
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     jpeg: tuple[int, int] | None = None
+    watch: int = 0
 
 
 @dataclass(frozen=True)
 class PseudoMaskSettings:
-    """How score maps become masks: views, background rule, class gate."""
+    """How score maps become masks: views, background rule, class gate.
+
+    `conf_threshold` None: where CF1 is best on the training images, which takes image labels only.
+    """
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True
@@ -80,7 +88,7 @@ class PseudoMaskSettings:
     threshold_rule: Literal["fixed", "holdout"] = "fixed"
     threshold: float = 0.3
     alpha: float | None = None
-    conf_threshold: float = 0.5
+    conf_threshold: float | None = 0.5
     batch_size: int = 8
 
 
@@ -112,20 +120,57 @@ class MachineSettings:
 
 
 @dataclass(frozen=True)
+class TableSettings:
+    """A table of the report made of chosen rows.
+
+    Attributes:
+        name: file name without ending.
+        title: caption.
+        rows: `experiment` or `experiment/kind of maps`, in order.
+        columns: of f1, map, miou, fp, fn, boundary_error.
+        split: scored split; by default the training one.
+        baseline: row against which differences are taken.
+        arrows: also draw FP against FN with an arrow per step.
+        note: a sentence below the table.
+    """
+
+    name: str
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...] = ("miou", "fp", "fn")
+    split: str = ""
+    baseline: str = ""
+    arrows: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class ReportSettings:
     """What the report shows."""
 
     title: str = ""
     note: str = ""
     gallery: int = 4
+    tables: tuple[TableSettings, ...] = ()
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of the comparison: a method, its settings and what it changes in model and train."""
+    """One training of the comparison: a method, its settings, what it changes in model and train.
+
+    Attributes:
+        method: name in `wsssbench.methods`.
+        title: for people.
+        maps: kinds of score maps to read out, each a row of its own; by default the method's usual.
+        published: name of this recipe among the published figures; by default the method's.
+        settings: keyword arguments of the method.
+        model, train: keys of these sections that differ here.
+    """
 
     method: str
     title: str = ""
+    maps: tuple[str, ...] = ()
+    published: str = ""
     settings: dict = field(default_factory=dict)
     model: dict = field(default_factory=dict)
     train: dict = field(default_factory=dict)

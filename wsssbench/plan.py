@@ -14,8 +14,9 @@ import wsssbench
 
 PACKAGE = Path(wsssbench.__file__).parent
 # Tables of names and plumbing: they choose, read, write and report, but change no number.
-PLUMBING = "errors files parallel params plan progress provenance __init__ data/__init__"
-NEUTRAL = {f"{name}.py" for name in (*PLUMBING.split(), "methods/__init__")}
+PLUMBING = """errors files parallel params plan progress provenance settings __init__ data/__init__
+    methods/__init__ mixing/__init__ engine/watch"""
+NEUTRAL = {f"{name}.py" for name in PLUMBING.split()}
 
 
 def code_files(roots: Iterable[str]) -> list[Path]:
@@ -40,9 +41,9 @@ def code_hash(roots: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def roots_of(stage: str, method: str) -> list[str]:
-    """The files from which the code of `stage` with `method` is followed."""
-    return [f"stages/{stage}.py", f"methods/{method}.py"]
+def roots_of(stage: str, method_code: Iterable[str]) -> list[str]:
+    """The files from which the code of `stage` is followed, given those of a method."""
+    return [f"stages/{stage}.py", *method_code]
 
 
 def imported(path: Path) -> list[str]:

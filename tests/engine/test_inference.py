@@ -55,17 +55,18 @@ def test_maps_of_images_of_several_sizes(tmp_path, method):
     folder = Folder(root)
     ids = folder.ids("train")
     settings = PseudoMaskSettings(scales=(1.0, 0.5), batch_size=3)
-    write_maps(method, folder, ids, tmp_path / "o", settings, jobs.MACHINE, labels_used=True)
-    write_masks(tmp_path / "o", ids, 0.3)
+    write_maps(method, folder, "train", tmp_path / "o", settings, jobs.MACHINE, labels_used=True)
+    write_masks(tmp_path / "o/cam/train", ids, 0.3)
     for name in ids:
         height, width = folder.image(name).shape[:2]
-        found = read_maps(tmp_path / "o" / "maps" / f"{name}.npz")
+        found = read_maps(tmp_path / "o/cam/train/maps" / f"{name}.npz")
         assert found.size == (height, width)
         assert found.maps.shape[1:] == (height, width)
         assert found.keys.tolist() == (np.flatnonzero(folder.label(name)) + 1).tolist()
         assert found.gated.all()
-        assert read_mask(tmp_path / "o" / "masks" / f"{name}.png").shape == (height, width)
-    table = pd.read_csv(tmp_path / "o" / "probabilities.csv")
+        mask = read_mask(tmp_path / "o/cam/train/masks" / f"{name}.png")
+        assert mask.shape == (height, width)
+    table = pd.read_csv(tmp_path / "o" / "train.csv")
     assert table.id.tolist() == ids
     assert list(table.columns) == ["id", "red", "green"]
 
@@ -73,22 +74,26 @@ def test_maps_of_images_of_several_sizes(tmp_path, method):
 def test_batching_does_not_change_maps(toy_root, tmp_path, method):
     folder = Folder(toy_root)
     ids = folder.ids("train")
+    method.maps = ("cam", "pamr")
     for batch_size in (1, 4):
         settings = PseudoMaskSettings(scales=(1.0, 2.0), batch_size=batch_size)
         out = tmp_path / str(batch_size)
-        write_maps(method, folder, ids, out, settings, jobs.MACHINE, labels_used=True)
+        write_maps(method, folder, "train", out, settings, jobs.MACHINE, labels_used=True)
     for name in ids:
-        one, four = (read_maps(tmp_path / n / "maps" / f"{name}.npz").maps for n in ("1", "4"))
-        np.testing.assert_allclose(one, four, atol=2e-3)
+        for kind in method.maps:
+            paths = [tmp_path / n / kind / "train/maps" / f"{name}.npz" for n in ("1", "4")]
+            one, four = (read_maps(path).maps for path in paths)
+            np.testing.assert_allclose(one, four, atol=2e-3)
 
 
 def test_without_labels_labelled_classes_are_stored_but_not_gated(toy_root, tmp_path, method):
     folder = Folder(toy_root)
     ids = folder.ids("val")
-    settings = PseudoMaskSettings(scales=(1.0,), conf_threshold=1.1)  # nothing passes
-    write_maps(method, folder, ids, tmp_path / "o", settings, jobs.MACHINE, labels_used=False)
+    settings = PseudoMaskSettings(scales=(1.0,))
+    method.conf_threshold = 1.1  # nothing passes
+    write_maps(method, folder, "val", tmp_path / "o", settings, jobs.MACHINE, labels_used=False)
     for name in ids:
-        found = read_maps(tmp_path / "o" / "maps" / f"{name}.npz")
+        found = read_maps(tmp_path / "o/cam/val/maps" / f"{name}.npz")
         assert found.keys.tolist() == (np.flatnonzero(folder.label(name)) + 1).tolist()
         assert not found.gated.any()
         assert (to_mask(found, 0.3) == 0).all()
@@ -97,8 +102,8 @@ def test_without_labels_labelled_classes_are_stored_but_not_gated(toy_root, tmp_
 def test_image_without_labels_is_all_background(toy_root, tmp_path, method):
     (toy_root / "labels.csv").write_text("id,labels\n")
     folder = Folder(toy_root)
-    ids = folder.ids("train")[:2]
+    ids, out = folder.ids("train"), tmp_path / "o/cam/train"
     settings = PseudoMaskSettings(scales=(1.0,))
-    write_maps(method, folder, ids, tmp_path / "o", settings, jobs.MACHINE, labels_used=True)
-    write_masks(tmp_path / "o", ids, 0.1)
-    assert all((read_mask(tmp_path / "o" / "masks" / f"{n}.png") == 0).all() for n in ids)
+    write_maps(method, folder, "train", tmp_path / "o", settings, jobs.MACHINE, labels_used=True)
+    write_masks(out, ids, 0.1)
+    assert all((read_mask(out / "masks" / f"{name}.png") == 0).all() for name in ids)

@@ -83,7 +83,7 @@ def test_strided_maps(method):
     found = method.infer(
         torch.randn(1, 3, 33, 50), lambda p: torch.ones_like(p, dtype=torch.bool), 4
     )
-    assert found.maps.shape == (1, 3, 9, 13)
+    assert found.maps["cam"].shape == (1, 3, 9, 13)
     assert found.probabilities.shape == (1, 3)
 
 
@@ -99,6 +99,7 @@ def test_unknown_names_are_explained():
 def test_every_method_builds_and_declares_its_parameters():
     for name in METHODS:
         built = build(name, models.build("tiny", output_stride=8), 3, {})
+        assert built.kinds[0] in built.wanted
         grouped = [p for group in built.parameter_groups().values() for p in group]
         assert {id(p) for p in grouped} == {id(p) for p in built.parameters()}
         assert len(grouped) == len({id(p) for p in grouped})

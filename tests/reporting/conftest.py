@@ -1,4 +1,4 @@
-"""A fake data set with the runs of two experiments, written once; tests that change it copy it."""
+"""A fake data set with the runs of some experiments, written once; tests that change it copy it."""
 
 import shutil
 import sys
@@ -21,6 +21,28 @@ def fake(tmp_path_factory):
     write_run(top / "runs", truth, "cam", 1)
     write_run(top / "runs", truth, "cam-sharp", 0, blur=1.5)
     return {"data": top / "data", "runs": top / "runs", "truth": truth}
+
+
+KINDS = {
+    "cam": ("cam", "scg", "pamr", "scg+pamr"),
+    "rs": ("decoder", "cam", "scg+pamr"),
+    "rs_epm": ("decoder", "cam"),
+}
+
+
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory):
+    """{data, runs, kinds}: CAM read out in four kinds, RecurSeed with and without a mixer."""
+    top = tmp_path_factory.mktemp("grid")
+    truth = write_data(top / "data")
+    for seed in (0, 1, 2):
+        write_run(top / "runs", truth, "cam", seed, kinds=KINDS["cam"])
+        rs = {"kinds": KINDS["rs"], "method": "recurseed", "recurseed": {"mixing": False}}
+        write_run(top / "runs", truth, "rs", seed, blur=2.5, **rs)
+    for seed in (0, 1):
+        epm = {"kinds": KINDS["rs_epm"], "method": "recurseed", "recurseed": {"shrink": 0.02}}
+        write_run(top / "runs", truth, "rs_epm", seed, blur=2.0, **epm)
+    return {"data": top / "data", "runs": top / "runs", "truth": truth, "kinds": KINDS}
 
 
 @pytest.fixture

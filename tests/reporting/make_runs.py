@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import pandas as pd
 from make_data import CLASSES, HEIGHT, WIDTH, write_palette_png
+from make_training import rs_history, watch
 
 SIZES = {"tiny": (0.0, 0.02), "small": (0.02, 0.06), "medium": (0.06, 0.2), "large": (0.2, 1.0)}
+SHARPER = {"cam": 1.0, "scg": 0.8, "pamr": 0.7, "scg+pamr": 0.6, "decoder": 0.5}
 THRESHOLDS = np.arange(1, 20) / 20
 PER_IMAGE = ["id", "miou", "fp", "fn", "truth_classes", "predicted_classes", "wrong_fraction"]
 OBJECTS = ["size", "low_px", "high_px", "objects", "recall", "iou"]
@@ -93,28 +95,54 @@ def write_split(masks, pseudo, evaluated, rng, blur):
             "boundary_band": {"width_px": 5, "error": 0.31, "miou": 0.45}}  # fmt: skip
 
 
-def write_run(root, data, experiment, seed, blur=3.0, protocol=None, **provenance):
-    """One run directory `root/<experiment>-<seed>`; returns its path."""
+def of(*names):
+    """{experiment: kinds of maps} for experiments with the kind `cam` alone."""
+    return {name: ("cam",) for name in names}
+
+
+def write_run(root, data, experiment, seed, blur=3.0, protocol=None, kinds=("cam",), recurseed=None,
+              **provenance):  # fmt: skip
+    """One run directory `root/<experiment>-<seed>`; returns its path.
+
+    `kinds` are the kinds of its maps; `recurseed` holds arguments of `rs_history` for a run with
+    the history of RecurSeed and with watch.csv.
+    """
     rng = np.random.default_rng([seed, int(10 * blur)])
     run = Path(root) / f"{experiment}-{seed}"
-    for stage in ("train", "evaluate"):
-        (run / stage).mkdir(parents=True)
+    (run / "train").mkdir(parents=True)
+    if recurseed is not None:
+        rs_history(rng, **recurseed).to_csv(run / "train" / "history.csv", index=False)
+        watch(rng, kinds, 0.1 / blur).to_csv(run / "train" / "watch.csv", index=False)
+    else:
+        write_history(run / "train" / "history.csv", rng)
+    own = {"experiment": experiment, "seed": seed, "wall_s": 61.0 + seed, "peak_memory_mib": 512.0}
+    provenance = PROVENANCE | own | provenance
+    (run / "train" / "provenance.json").write_text(json.dumps(provenance, indent=1))
+    for kind in kinds:
+        write_kind(run, data, kind, blur * SHARPER[kind], rng, protocol or {}, provenance)
+    return run
+
+
+def write_history(path, rng):
     epochs = np.arange(1, 9)
     loss = np.exp(-epochs / 3) + 0.02 * rng.random(8)
     history = {"epoch": epochs, "lr": 0.1 * (1 - epochs / 9) ** 0.9, "loss": loss,
                "loss_class": loss, "seconds": 2.0}  # fmt: skip
-    pd.DataFrame(history).to_csv(run / "train" / "history.csv", index=False)
-    own = {"experiment": experiment, "seed": seed, "wall_s": 61.0 + seed, "peak_memory_mib": 512.0}
-    provenance, protocol = PROVENANCE | own | provenance, PROTOCOL | (protocol or {})
-    splits = {}
+    pd.DataFrame(history).to_csv(path, index=False)
+
+
+def write_kind(run, data, kind, blur, rng, protocol, provenance):
+    """Maps, masks and scores of one kind of maps of a run."""
+    steps = [] if kind in ("cam", "decoder") else kind.split("+")
+    protocol, splits = PROTOCOL | {"refinement": steps} | protocol, {}
     for split, masks in data.items():
-        folders = run / "pseudo_masks" / split, run / "evaluate" / split
+        folders = run / "pseudo_masks" / kind / split, run / "evaluate" / kind / split
         splits[split] = write_split(masks, *folders, rng, blur)
         splits[split] |= {"role": split, "labels_used": split == "train", "with_labels": None}
     splits["val"]["with_labels"] = {k: splits["val"][k] for k in ("miou", "fp", "fn")}
-    record = {"profile": "fake", "experiment": experiment, "title": experiment.upper()}
-    record |= {"seed": seed, "provenance": provenance, "protocol": protocol, "splits": splits}
-    for path, value in (("train/provenance", provenance), ("pseudo_masks/protocol", protocol),
-                        ("evaluate/record", record)):  # fmt: skip
+    name = provenance["experiment"]
+    record = {"profile": "fake", "experiment": name, "title": name.upper(), "maps": kind}
+    record |= {"seed": provenance["seed"], "provenance": provenance, "protocol": protocol}
+    for path, value in ((f"pseudo_masks/{kind}/protocol", protocol),
+                        (f"evaluate/{kind}/record", record | {"splits": splits})):  # fmt: skip
         (run / f"{path}.json").write_text(json.dumps(value, indent=1))
-    return run

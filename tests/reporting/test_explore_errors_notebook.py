@@ -19,7 +19,7 @@ def test_it_is_short_clean_and_calls_the_package_only():
     assert len(content["cells"]) <= 20
     for cell in cells("code"):
         code = [line for line in cell["source"] if line.strip()]
-        assert len(code) <= 5
+        assert len(code) <= 6
         assert cell["outputs"] == []
         assert cell["execution_count"] is None
         assert not any(line.startswith(("def ", "class ")) for line in code)
@@ -29,7 +29,7 @@ def test_it_is_short_clean_and_calls_the_package_only():
 @pytest.mark.parametrize("bare", [False, True])
 def test_it_runs_on_a_run_and_on_a_bare_folder(fake, tmp_path, bare):
     papermill = pytest.importorskip("papermill")
-    predictions = fake["runs"] / "cam-0" / "pseudo_masks" / "val" / "masks"
+    predictions = fake["runs"] / "cam-0" / "pseudo_masks" / "cam" / "val" / "masks"
     chosen = {"run": str(fake["runs"] / "cam-0"), "data_root": str(fake["data"])}
     if bare:
         truth = fake["data"] / "SegmentationClass"

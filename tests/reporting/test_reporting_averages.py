@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from make_runs import of
 
 from wsssbench.reporting.averages import aggregate, rows, summary, sweeps, wide
 from wsssbench.reporting.records import Run, load_runs
@@ -90,7 +91,7 @@ def test_summary_by_hand():
 
 
 def test_wide_puts_the_splits_beside_each_other(fake):
-    runs = load_runs(fake["runs"], ["cam", "cam-sharp"], [0])
+    runs = load_runs(fake["runs"], of("cam", "cam-sharp"), [0])
     table = wide(aggregate(rows(runs)))
     assert list(table["experiment"]) == ["cam", "cam-sharp"]
     record = runs[1].record["splits"]
@@ -100,7 +101,7 @@ def test_wide_puts_the_splits_beside_each_other(fake):
 
 def test_sweeps_average_seeds_in_spite_of_float_noise(tmp_path):
     for seed, (threshold, miou) in enumerate([("0.15000000000000002", 0.2), ("0.15", 0.4)]):
-        place = tmp_path / f"cam-{seed}" / "evaluate" / "train"
+        place = tmp_path / f"cam-{seed}" / "evaluate" / "cam" / "train"
         place.mkdir(parents=True)
         (place / "sweep.csv").write_text(f"threshold,miou,fp,fn\n{threshold},{miou},0.5,0.1\n")
     runs = [

@@ -1,6 +1,6 @@
 import pandas as pd
 import pytest
-from make_runs import write_run
+from make_runs import of, write_run
 
 from wsssbench import published
 from wsssbench.reporting import compare
@@ -21,7 +21,7 @@ def voc(own):
     """Runs whose data set is called voc12 and has the published number of training images."""
     for seed in (0, 1):
         write_run(own["runs"], own["truth"], "plain", seed, dataset="voc12")
-    runs = load_runs(own["runs"], ["plain"], [0, 1])
+    runs = load_runs(own["runs"], of("plain"), [0, 1])
     for run in runs:
         run.record["splits"]["train"]["images"] = 1464
         run.record["splits"]["val"]["images"] = 1449
@@ -91,7 +91,7 @@ def test_fractions_get_a_table_of_their_own(voc):
 
 
 def test_another_data_set_stands_apart_and_is_not_compared(fake):
-    runs = load_runs(fake["runs"], ["cam"], [0, 1])
+    runs = load_runs(fake["runs"], of("cam"), [0, 1])
     others = {"backbone": "VGG-16", "value": 48.9}, {"value": 50.1, "source": "a talk"}
     table, sources = compare.published_tables(runs, figures({}, *others))
     assert "difference" not in table.frame
@@ -106,15 +106,15 @@ def test_another_data_set_stands_apart_and_is_not_compared(fake):
 
 
 def test_an_experiment_named_like_a_published_method_is_that_method(fake):
-    runs = load_runs(fake["runs"], ["cam-sharp"], [0])
+    runs = load_runs(fake["runs"], of("cam-sharp"), [0])
     both = figures({"method": "cam-sharp", "value": 60.0}, {})
     table, _ = compare.published_tables(runs, both)
     assert table.frame["published"][0] == "ResNet-50 60"
 
 
 def test_nothing_done_or_nothing_published_gives_no_table(tmp_path, fake):
-    assert compare.published_tables(load_runs(tmp_path, ["cam"], [0]), figures()) == []
-    runs = load_runs(fake["runs"], ["cam"], [0])
+    assert compare.published_tables(load_runs(tmp_path, of("cam"), [0]), figures()) == []
+    runs = load_runs(fake["runs"], of("cam"), [0])
     assert compare.published_tables(runs, figures().iloc[:0]) == []
 
 
@@ -123,7 +123,7 @@ def test_status_is_never_raised_by_a_run_elsewhere(fake):
     status = pd.DataFrame(
         [["seam", "VOC2012", "not run", "no"], ["cam", "VOC2012", "not run", "here"],
          ["cam", "COCO2014", "verified", "agrees"]], columns=columns)  # fmt: skip
-    table = compare.status_table(load_runs(fake["runs"], ["cam"], [0, 1]), status)
+    table = compare.status_table(load_runs(fake["runs"], of("cam"), [0, 1]), status)
     rows = table.frame.fillna("").set_index("method").to_dict("index")
     assert rows["cam"] == {"VOC2012": "not run", "COCO2014": "verified", "why": "here; agrees",
                            "here": "2 runs on scenes"}  # fmt: skip
@@ -131,7 +131,7 @@ def test_status_is_never_raised_by_a_run_elsewhere(fake):
 
 
 def test_with_the_packages_own_figures(fake):
-    runs = load_runs(fake["runs"], ["cam"], [0])
+    runs = load_runs(fake["runs"], of("cam"), [0])
     table, sources = compare.published_tables(runs, published.load())
     assert "ResNet-50 48.3" in table.frame["published"][0]
     assert len(sources.frame) > 5

@@ -5,6 +5,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from make_runs import of
 
 from wsssbench.reporting import class_figures, figures
 from wsssbench.reporting.drawings import drawings
@@ -14,7 +15,7 @@ from wsssbench.reporting.style import legend_columns, svg, write_figure
 
 @pytest.fixture(scope="module")
 def drawn(fake):
-    return {d.name: d for d in drawings(load_runs(fake["runs"], ["cam", "cam-sharp"], [0, 1]))}
+    return {d.name: d for d in drawings(load_runs(fake["runs"], of("cam", "cam-sharp"), [0, 1]))}
 
 
 def words(figure):
@@ -33,7 +34,7 @@ def test_there_is_a_figure_of_each_kind_per_split(drawn):
 
 
 def test_descriptions_say_what_can_be_seen(drawn, fake):
-    best = load_runs(fake["runs"], ["cam-sharp"], [0])[0].table("val", "sweep")
+    best = load_runs(fake["runs"], of("cam-sharp"), [0])[0].table("val", "sweep")
     row = best.loc[best["miou"].idxmax()]
     text = f"cam-sharp at {row['threshold']:.2f} with {100 * row['miou']:.1f} %"
     assert text in drawn["thresholds_val"].description
@@ -42,7 +43,7 @@ def test_descriptions_say_what_can_be_seen(drawn, fake):
 def test_svg_is_the_same_twice(fake):
     texts = []
     for _ in range(2):
-        every = drawings(load_runs(fake["runs"], ["cam"], [0, 1]))
+        every = drawings(load_runs(fake["runs"], of("cam"), [0, 1]))
         texts.append([svg(d.figure, d.name, d.title, d.description) for d in every])
     assert texts[0] == texts[1]
 
@@ -75,7 +76,7 @@ def test_every_axis_says_what_it_shows(drawn):
 
 def test_drawing_leaves_the_settings_alone(fake):
     before = dict(matplotlib.rcParams)
-    drawings(load_runs(fake["runs"], ["cam"], [0]))
+    drawings(load_runs(fake["runs"], of("cam"), [0]))
     assert dict(matplotlib.rcParams) == before
 
 

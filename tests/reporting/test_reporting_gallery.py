@@ -39,7 +39,7 @@ def masks(fake):
 
 @pytest.fixture
 def scores(fake):
-    return read_table(fake["runs"] / "cam-0" / "evaluate" / "train" / "per_image.csv")
+    return read_table(fake["runs"] / "cam-0" / "evaluate" / "cam" / "train" / "per_image.csv")
 
 
 def test_a_case_shows_the_five_pictures(masks, scores):
@@ -80,7 +80,7 @@ def test_a_missing_or_wrong_file_costs_one_row_only(own, scores):
 
 
 def test_without_maps_there_is_no_heat(own, scores):
-    for path in (own["runs"] / "cam-0").glob("pseudo_masks/train/maps/*"):
+    for path in (own["runs"] / "cam-0").glob("pseudo_masks/cam/train/maps/*"):
         path.unlink()
     masks = masks_of_run(own["runs"] / "cam-0", "train", own["data"])
     rows, _ = cases(masks, scores, 1)
@@ -89,7 +89,7 @@ def test_without_maps_there_is_no_heat(own, scores):
 
 def test_an_image_without_any_kept_class_has_a_cold_map(own, masks):
     name = masks.ids[0]
-    place = own["runs"] / "cam-0" / "pseudo_masks" / "train" / "maps"
+    place = own["runs"] / "cam-0" / "pseudo_masks" / "cam" / "train" / "maps"
     shared = {"size": np.int32([4, 4])}
     np.savez(place / f"{name}.npz", keys=np.zeros(0, int), maps=np.zeros((0, 4, 4)), **shared)
     masks = masks_of_run(own["runs"] / "cam-0", "train", own["data"])
@@ -101,7 +101,7 @@ def test_an_image_without_any_kept_class_has_a_cold_map(own, masks):
 
 
 def test_any_folder_of_masks(fake, tmp_path):
-    predictions = fake["runs"] / "cam-0" / "pseudo_masks" / "val" / "masks"
+    predictions = fake["runs"] / "cam-0" / "pseudo_masks" / "cam" / "val" / "masks"
     masks = open_masks(predictions=str(predictions), truth=str(fake["data"] / "SegmentationClass"))
     assert masks.ids == sorted(fake["truth"]["val"])
     assert masks.classes[:2] == ["background", "disc"]
@@ -124,11 +124,11 @@ def test_a_bare_folder_of_masks_has_numbered_classes_and_grey_images(tmp_path):
 
 
 def test_wrong_places_are_named(fake, tmp_path):
-    with pytest.raises(UserError, match=r"pseudo_masks/test/masks does not exist"):
+    with pytest.raises(UserError, match=r"pseudo_masks/cam/test/masks does not exist"):
         open_masks(str(fake["runs"] / "cam-0"), "test", str(fake["data"]))
     with pytest.raises(UserError, match="No PNG masks in"):
         open_masks(predictions=str(tmp_path), truth=str(tmp_path))
-    predictions = fake["runs"] / "cam-0" / "pseudo_masks" / "val" / "masks"
+    predictions = fake["runs"] / "cam-0" / "pseudo_masks" / "cam" / "val" / "masks"
     with pytest.raises(UserError, match=r"has no mask val_00\.png"):
         open_masks(predictions=str(predictions), truth=str(tmp_path))
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from make_runs import write_run
+from make_runs import of, write_run
 
 from wsssbench.reporting import build
 
@@ -71,7 +71,7 @@ def check(path):
 
 def report(folders, out, experiments=("cam", "cam-sharp"), seeds=(0, 1), **options):
     options = {"profile": "fake", "data_root": folders["data"], "gallery": 2} | options
-    return build(folders["runs"], out, experiments=experiments, seeds=seeds, **options)
+    return build(folders["runs"], out, kinds=of(*experiments), seeds=seeds, **options)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def page(fake, tmp_path_factory):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Figures take most of the time; tests that do not look at them go without."""
-    monkeypatch.setattr("wsssbench.reporting.page.drawings", lambda runs: [])
+    monkeypatch.setattr("wsssbench.reporting.page.drawings", lambda *_: [])
 
 
 def test_the_page_is_valid_and_self_contained(page):
@@ -114,7 +114,7 @@ def test_every_table_and_figure_is_also_a_file(page):
 
 def test_summary_and_sweep_hold_the_records_numbers(page, fake):
     summary = json.loads((page.parent / "summary.json").read_text())
-    parts = [json.loads((fake["runs"] / f"cam-{s}/evaluate/record.json").read_text())["splits"]
+    parts = [json.loads((fake["runs"] / f"cam-{s}/evaluate/cam/record.json").read_text())["splits"]
              for s in (0, 1)]  # fmt: skip
     for split in ("train", "val"):
         for name in ("miou", "fp", "fn", "oracle_miou"):
@@ -151,20 +151,20 @@ def test_a_report_of_half_finished_runs(own, tmp_path):
     shutil.rmtree(own["runs"] / "cam-0" / "train")
     shutil.rmtree(own["runs"] / "cam-0" / "pseudo_masks")
     for name in ("per_class", "objects", "per_image"):
-        (own["runs"] / "cam-1" / "evaluate" / "val" / f"{name}.csv").unlink()
-    (own["runs"] / "cam-sharp-0" / "evaluate" / "record.json").write_text("{")
+        (own["runs"] / "cam-1" / "evaluate" / "cam" / "val" / f"{name}.csv").unlink()
+    (own["runs"] / "cam-sharp-0" / "evaluate" / "cam" / "record.json").write_text("{")
     text = check(report(own, tmp_path / "out"))
     assert "2 of 4 runs are done" in text
-    assert "failed: evaluate/record.json holds no scores" in text
-    assert "pseudo_masks/train/masks does not exist" in text
+    assert "failed: evaluate/cam/record.json holds no scores" in text
+    assert "pseudo_masks/cam/train/masks does not exist" in text
 
 
 def test_a_split_without_masks_is_shown_without_scores(own, tmp_path):
-    path = own["runs"] / "cam-0" / "evaluate" / "record.json"
+    path = own["runs"] / "cam-0" / "evaluate" / "cam" / "record.json"
     record = json.loads(path.read_text())
     record["splits"]["train"] = {"role": "train", "images": 8, "labels_used": True, "map": 0.9}
     path.write_text(json.dumps(record))
-    shutil.rmtree(own["runs"] / "cam-0" / "evaluate" / "train")
+    shutil.rmtree(own["runs"] / "cam-0" / "evaluate" / "cam" / "train")
     text = check(report(own, tmp_path / "out", ["cam"], [0]))
     assert "val, protocol threshold" in text
     assert "train, protocol threshold" not in text

@@ -53,6 +53,18 @@ def test_thresholds_that_a_rule_chose_are_results_not_protocol():
     assert list(protocols([*groups["A"], other])) == ["A", "B"]
 
 
+def test_a_class_threshold_that_a_rule_chose_is_a_result_and_is_said_to_be():
+    rule = {"conf_rule": "best CF1 on train"}
+    runs = [run(0, conf_threshold=0.31, **rule), run(1, conf_threshold=0.4, **rule)]
+    assert list(protocols(runs)) == ["A"]
+    words = dict(in_words(runs))["Classes at test"]
+    assert words.endswith("(probability, best CF1 on train).")
+
+
+def test_kinds_of_maps_share_a_protocol():
+    assert list(protocols([run(0, maps="cam"), run(0, maps="scg", refinement=["scg"])])) == ["A"]
+
+
 def test_runs_that_are_not_done_have_no_protocol():
     assert protocols([Run("cam", 0, "", "not run")]) == {}
 

@@ -1,13 +1,13 @@
 import pytest
-from make_runs import write_run
+from make_runs import of, write_run
 
-from wsssbench.reporting import origins, tables
+from wsssbench.reporting import origins, side_by_side, tables
 from wsssbench.reporting.records import load_runs
 from wsssbench.reporting.table import write
 
 
 def load(folders, experiments=("cam", "cam-sharp"), seeds=(0, 1)):
-    return load_runs(folders["runs"], experiments, seeds)
+    return load_runs(folders["runs"], of(*experiments), seeds)
 
 
 def cells(table, row):
@@ -47,14 +47,14 @@ def test_what_was_not_run_stays_as_a_row(fake):
     assert gap.span == len(table.columns) - 2
     for other in (*tables.split_tables(load(fake, ["cam", "seam"])),):
         assert other.lines()[1][-1].text == "not run: no files"
-    (first, *_) = tables.per_class_tables(load(fake, ["cam", "seam"]))
+    (first, *_) = side_by_side.per_class_tables(load(fake, ["cam", "seam"]))
     assert first.notes == ("Not in it, for want of scores: seam-0, seam-1.",)
 
 
 def test_without_any_run_there_is_a_table_of_gaps(tmp_path):
-    (table,) = tables.main_tables(load_runs(tmp_path, ["cam"], [0]))
+    (table,) = tables.main_tables(load_runs(tmp_path, of("cam"), [0]))
     assert [cell.text for cell in table.lines()[0]] == ["cam", "0 of 1", "not run: no files"]
-    assert tables.split_tables(load_runs(tmp_path, ["cam"], [0])) == []
+    assert tables.split_tables(load_runs(tmp_path, of("cam"), [0])) == []
 
 
 def test_protocols_do_not_share_a_table(own):
@@ -66,7 +66,7 @@ def test_protocols_do_not_share_a_table(own):
     assert (first.name, second.name) == ("main_a", "main_b")
     assert "8 views" in first.under
     assert "2 views" in second.under
-    assert len(tables.per_class_tables(runs)) == 4  # two protocols × two splits
+    assert len(side_by_side.per_class_tables(runs)) == 4  # two protocols × two splits
     assert len(tables.split_tables(runs)) == 4
 
 
@@ -77,7 +77,7 @@ def test_seeds_of_one_experiment_under_two_protocols_are_not_averaged(own):
 
 
 def test_per_class_puts_experiments_side_by_side(fake):
-    table = tables.per_class_tables(load(fake))[0]
+    table = side_by_side.per_class_tables(load(fake))[0]
     assert list(table.frame["class"]) == ["background", "disc", "bar", "tall_tree", "kite"]
     expected = load(fake)[2].table("train", "per_class")["iou"][1]
     assert table.frame["cam-sharp.iou"][1] == pytest.approx(expected)
@@ -85,7 +85,7 @@ def test_per_class_puts_experiments_side_by_side(fake):
 
 
 def test_sizes_and_boundaries(fake):
-    table = tables.size_tables(load(fake))[1]
+    table = side_by_side.size_tables(load(fake))[1]
     assert table.name == "objects_val"
     assert list(table.frame["size"]) == ["tiny", "small", "medium", "large"]
     assert cells(table, 2)["cam.iou"].text == "60.0"
@@ -95,9 +95,9 @@ def test_sizes_and_boundaries(fake):
 
 
 def test_a_missing_table_file_is_left_out(own):
-    for path in own["runs"].glob("*/evaluate/train/per_class.csv"):
+    for path in own["runs"].glob("*/evaluate/cam/train/per_class.csv"):
         path.unlink()
-    assert [table.name for table in tables.per_class_tables(load(own))] == ["per_class_val"]
+    assert [table.name for table in side_by_side.per_class_tables(load(own))] == ["per_class_val"]
 
 
 def test_provenance_has_a_row_per_run(fake):

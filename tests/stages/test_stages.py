@@ -1,16 +1,19 @@
 """All stages on the toy folder, through the functions that notebooks and the command line call."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from toy_profile import write_params
 from toys import make_folder
 
+from wsssbench.data.folder import Folder
 from wsssbench.data.palette import read_mask
 from wsssbench.errors import UserError
-from wsssbench.evaluation import ConfusionMatrix
+from wsssbench.evaluation import ConfusionMatrix, cf1_sweep
 from wsssbench.params import load
 from wsssbench.stages.evaluate import evaluate, score_folder
 from wsssbench.stages.plan import plan
@@ -43,13 +46,14 @@ def finished(tmp_path_factory):
 
 def test_record_agrees_with_the_masks_on_disk(finished):
     run = finished / "runs" / "toy" / "cam-0"
-    record = json.loads((run / "evaluate" / "record.json").read_text())
+    record = json.loads((run / "evaluate/cam/record.json").read_text())
     data = finished / "data" / "toy"
     for split in ("train", "val"):
         matrix = ConfusionMatrix(3)
         for name in (data / "ImageSets/Segmentation" / f"{split}.txt").read_text().split():
             truth = read_mask(data / "SegmentationClass" / f"{name}.png")
-            matrix.update(read_mask(run / "pseudo_masks" / split / "masks" / f"{name}.png"), truth)
+            mask = read_mask(run / "pseudo_masks/cam" / split / "masks" / f"{name}.png")
+            matrix.update(mask, truth)
         found = record["splits"][split]
         assert found["miou"] == pytest.approx(matrix.miou())
         assert found["fp"] == pytest.approx(matrix.mfp())
@@ -58,7 +62,7 @@ def test_record_agrees_with_the_masks_on_disk(finished):
 
 def test_protocol_threshold_gives_the_same_score_in_the_sweep(finished):
     """Masks on disk and the one-pass sweep over maps are two roads to one number."""
-    evaluate_dir = finished / "runs" / "toy" / "cam-0" / "evaluate"
+    evaluate_dir = finished / "runs" / "toy" / "cam-0" / "evaluate" / "cam"
     record = json.loads((evaluate_dir / "record.json").read_text())
     for split, found in record["splits"].items():
         sweep = pd.read_csv(evaluate_dir / split / "sweep.csv")
@@ -68,28 +72,29 @@ def test_protocol_threshold_gives_the_same_score_in_the_sweep(finished):
 
 
 def test_oracle_is_the_best_on_train_also_for_val(finished):
-    record = json.loads((finished / "runs/toy/cam-0/evaluate/record.json").read_text())
-    sweep = pd.read_csv(finished / "runs/toy/cam-0/evaluate/train/sweep.csv")
+    record = json.loads((finished / "runs/toy/cam-0/evaluate/cam/record.json").read_text())
+    sweep = pd.read_csv(finished / "runs/toy/cam-0/evaluate/cam/train/sweep.csv")
     best = sweep.loc[sweep.miou.idxmax()].threshold
     assert record["splits"]["train"]["oracle_threshold"] == pytest.approx(best)
     assert record["splits"]["val"]["oracle_threshold"] == pytest.approx(best)
 
 
 def test_labels_are_used_on_train_only(finished):
-    record = json.loads((finished / "runs/toy/cam-0/evaluate/record.json").read_text())
+    record = json.loads((finished / "runs/toy/cam-0/evaluate/cam/record.json").read_text())
     assert record["splits"]["train"]["labels_used"] is True
     assert record["splits"]["train"].get("with_labels") is None
     assert record["splits"]["val"]["labels_used"] is False
     assert set(record["splits"]["val"]["with_labels"]) == {"miou", "fp", "fn"}
     masks = finished / "runs/toy/cam-0/pseudo_masks"
-    table = pd.read_csv(masks / "val" / "probabilities.csv").set_index("id")
+    table = pd.read_csv(masks / "val.csv").set_index("id")
     for name, scores in table.iterrows():
-        shown = set(np.unique(read_mask(masks / "val" / "masks" / f"{name}.png"))) - {0}
+        shown = set(np.unique(read_mask(masks / "cam/val/masks" / f"{name}.png"))) - {0}
         assert shown <= {i for i, p in enumerate(scores, 1) if p >= 0.5 - 1e-6}
 
 
 def test_provenance_of_the_row(finished):
-    facts = json.loads((finished / "runs/toy/cam-0/evaluate/record.json").read_text())["provenance"]
+    record = json.loads((finished / "runs/toy/cam-0/evaluate/cam/record.json").read_text())
+    facts = record["provenance"]
     needed = "dataset content_hash train_split seed backbone weights device git_revision git_dirty"
     assert set(needed.split()) <= set(facts)
     assert len(facts["content_hash"]) == 64
@@ -114,13 +119,13 @@ def test_plan_names_the_code_behind_a_method(finished):
 
 def test_score_folder_of_somebody(finished, tmp_path):
     text = score_folder(
-        finished / "runs/toy/cam-0/pseudo_masks/val/masks",
+        finished / "runs/toy/cam-0/pseudo_masks/cam/val/masks",
         finished / "data/toy/SegmentationClass",
         ids=finished / "data/toy/ImageSets/Segmentation/val.txt",
         classes=finished / "data/toy/classes.txt",
         out=tmp_path / "scores",
     )
-    record = json.loads((finished / "runs/toy/cam-0/evaluate/record.json").read_text())
+    record = json.loads((finished / "runs/toy/cam-0/evaluate/cam/record.json").read_text())
     assert f"mIoU {100 * record['splits']['val']['miou']:.1f}" in text
     assert "red" in text
     assert (tmp_path / "scores" / "per_class.csv").exists()
@@ -139,11 +144,11 @@ def test_holdout_threshold_is_chosen_on_the_holdout(tmp_path, monkeypatch):
     prepare(profile)
     train(profile, "cam", 0)
     out = pseudo_masks(profile, "cam", 0)
-    protocol = json.loads((out / "protocol.json").read_text())
+    protocol = json.loads((out / "cam/protocol.json").read_text())
     assert protocol["threshold_rule"] == "holdout"
     assert protocol["holdout"] == "hold"
     assert protocol["threshold"] in profile.evaluate.grid
-    record = json.loads((evaluate(profile, "cam", 0) / "record.json").read_text())
+    record = json.loads((evaluate(profile, "cam", 0) / "cam/record.json").read_text())
     assert record["splits"]["train"]["threshold"] == protocol["threshold"]
     assert set(record["splits"]) == {"train", "val"}
 
@@ -157,16 +162,64 @@ def test_own_data_without_any_training_mask(tmp_path, monkeypatch):
     prepare(profile)
     train(profile, "cam", 0)
     pseudo_masks(profile, "cam", 0)
-    record = json.loads((evaluate(profile, "cam", 0) / "record.json").read_text())
+    record = json.loads((evaluate(profile, "cam", 0) / "cam/record.json").read_text())
     assert "miou" not in record["splits"]["train"]
     assert record["splits"]["train"]["map"] > 0
     assert record["splits"]["val"]["miou"] > 0
     assert report(profile).exists()
 
 
+def test_several_kinds_of_maps_and_a_watch(tmp_path, monkeypatch):
+    experiments = {"cam": {"method": "cam", "maps": ["cam", "scg+pamr"]}}
+    monkeypatch.chdir(tmp_path)
+    root = make_folder(tmp_path / "data" / "toy")
+    sections = {"train": {"watch": 3}, "pseudo_masks": {"conf_threshold": None}}
+    profile = load(write_params(tmp_path, experiments=experiments, **sections))
+    prepare(profile)
+    plan(profile)
+    watched = pd.read_csv(train(profile, "cam", 0) / "watch.csv")
+    assert watched.epoch.tolist() == [1, 1, 2, 2]
+    assert watched.maps.tolist() == ["cam", "scg+pamr"] * 2
+    assert (watched.oracle_miou >= watched.miou - 1e-9).all()
+    assert (watched.images == 3).all()
+    pseudo_masks(profile, "cam", 0)
+    out = evaluate(profile, "cam", 0)
+    records = {k: json.loads((out / k / "record.json").read_text()) for k in ("cam", "scg+pamr")}
+    assert records["scg+pamr"]["maps"] == "scg+pamr"
+    assert records["scg+pamr"]["protocol"]["refinement"] == ["scg", "pamr"]
+    protocol = records["cam"]["protocol"]
+    assert protocol["conf_rule"] == "best CF1 on train"
+    # chosen with image labels alone: by hand from the stored probabilities
+    table = pd.read_csv(tmp_path / "runs/toy/cam-0/pseudo_masks/train.csv").set_index("id")
+    truth = np.stack([Folder(root).label(name) for name in table.index])
+    steps = [s / 100 for s in range(1, 100)]
+    f1 = [cf1_sweep(table.to_numpy(np.float32), truth, [s]).best()[3] for s in steps]
+    assert protocol["conf_threshold"] == pytest.approx(steps[int(np.argmax(f1))])
+    assert report(profile).exists()
+
+
+def test_a_watch_changes_no_weight_and_needs_no_mask(tmp_path, monkeypatch):
+    weights = []
+    for name, watch, masks in (("a", 0, True), ("b", 4, True), ("c", 4, False)):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        root = make_folder(folder / "data" / "toy")
+        if not masks:
+            shutil.rmtree(root / "SegmentationClass")
+        profile = load(write_params(folder, train={"watch": watch}))
+        prepare(profile)
+        out = train(profile, "cam", 0)
+        weights.append(torch.load(out / "model.pt", weights_only=True))
+        assert (out / "watch.csv").exists() == (watch > 0 and masks)
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key])
+        assert torch.equal(value, weights[2][key])
+
+
 def test_power_background(tmp_path, monkeypatch):
     run_all(tmp_path, monkeypatch, pseudo_masks={"alpha": 4.0})
-    record = json.loads((tmp_path / "runs/toy/cam-0/evaluate/record.json").read_text())
+    record = json.loads((tmp_path / "runs/toy/cam-0/evaluate/cam/record.json").read_text())
     assert record["protocol"]["background"] == "power 4"
     assert record["splits"]["train"]["threshold"] == pytest.approx(0.2755, abs=1e-4)
 

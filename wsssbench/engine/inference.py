@@ -29,21 +29,21 @@ from wsssbench.progress import progress
 def write_maps(
     method: Method,
     folder: Folder,
-    ids: Sequence[str],
+    split: str,
     out: Path,
     settings: PseudoMaskSettings,
     machine: MachineSettings,
     *,
     labels_used: bool,
 ) -> None:
-    """Write out/maps/<id>.npz and out/probabilities.csv for `ids`.
+    """Write out/<kind>/<split>/maps/<id>.npz for the method's kinds and out/<split>.csv.
 
     Args:
-        method: trained; on its device, in eval mode.
+        method: trained; on its device, in eval mode; `maps` and `conf_threshold` are set.
         folder: the data set.
-        ids: its images to do.
-        out: directory of the split.
-        settings: views, map stride, class threshold, batch size.
+        split: list of its images to do.
+        out: directory of the stage. out/<split>.csv holds the class probabilities.
+        settings: views, map stride, batch size.
         machine: precision and workers.
         labels_used: True: the image labels gate the classes (training images). False: the model's
             own probability ≥ conf_threshold does; maps of labelled classes are stored as well, so
@@ -52,13 +52,13 @@ def write_maps(
     device = next(method.parameters()).device
     dtype = devices.precision(machine, device)
     method.scales, method.flip = settings.scales, settings.flip
-    method.conf_threshold = settings.conf_threshold
+    ids = folder.ids(split)
     probabilities = {}
     batches = _same_size_batches(folder, ids, settings.batch_size)
     data = DataLoader(
         LabelledImages(folder, ids, _prepare), batch_sampler=batches, num_workers=machine.workers
     )
-    for batch in progress(data, f"maps of {out.name}", len(batches)):
+    for batch in progress(data, f"maps of {split}", len(batches)):
         images = batch["image"].to(device, memory_format=torch.channels_last)
         labels = batch["label"].to(device) > 0
 
@@ -70,11 +70,13 @@ def write_maps(
         protocol = found.gate if labels_used else method.own_gate(found.probabilities)
         size = batch["image"].shape[-2:]
         for row, name in enumerate(batch["id"]):
-            _store(out / "maps" / f"{name}.npz", found, protocol, row, size)
+            for kind in found.maps:
+                path = out / kind / split / "maps" / f"{name}.npz"
+                _store(path, found, kind, protocol, row, size)
             probabilities[name] = found.probabilities[row].float().cpu().tolist()
     table = pd.DataFrame.from_dict(probabilities, orient="index", columns=folder.classes)
-    table = table.loc[list(ids)].rename_axis("id")
-    write_text(out / "probabilities.csv", table.to_csv(float_format="%.6f"))
+    table = table.loc[ids].rename_axis("id")
+    write_text(out / f"{split}.csv", table.to_csv(float_format="%.6f"))
 
 
 def to_mask(stored: StoredMaps, threshold: float) -> np.ndarray:
@@ -96,8 +98,14 @@ def to_mask(stored: StoredMaps, threshold: float) -> np.ndarray:
 
 
 def write_masks(out: Path, ids: Sequence[str], threshold: float) -> None:
-    """Write out/masks/<id>.png from out/maps/<id>.npz with the protocol's class gate."""
-    for name in progress(ids, f"masks of {out.name}"):
+    """Write out/masks/<id>.png from out/maps/<id>.npz with the protocol's class gate.
+
+    Args:
+        out: directory of a kind and split.
+        ids: images.
+        threshold: constant background score.
+    """
+    for name in progress(ids, f"masks of {out.parent.name}, {out.name}"):
         stored = read_maps(out / "maps" / f"{name}.npz")
         write_mask(out / "masks" / f"{name}.png", to_mask(stored, threshold))
 
@@ -120,13 +128,15 @@ def _same_size_batches(folder: Folder, ids: Sequence[str], batch_size: int) -> l
     return [batch for group in groups.values() for batch in cut(group)]
 
 
-def _store(path: Path, found: Inference, protocol: Tensor, row: int, size: Sequence[int]) -> None:
+def _store(
+    path: Path, found: Inference, kind: str, protocol: Tensor, row: int, size: Sequence[int]
+) -> None:
     keys = found.gate[row].nonzero()[:, 0]
     with atomic(path) as stream:
         np.savez(
             stream,
             keys=(keys + 1).cpu().numpy().astype(np.int16),
-            maps=found.maps[row, keys].half().cpu().numpy(),
+            maps=found.maps[kind][row, keys].half().cpu().numpy(),
             gated=protocol[row, keys].cpu().numpy(),
             size=np.asarray(size, np.int32),
         )

@@ -50,6 +50,7 @@ class Job:
         out: directory for model.pt, history.csv and provenance.json.
         identity: what else must be equal for a checkpoint to be continued.
         provenance: facts written to provenance.json beside what is measured here.
+        watch: looks at the method after each epoch, unchanged, and gives rows for watch.csv.
     """
 
     build: Callable[[], Method]
@@ -60,6 +61,7 @@ class Job:
     out: Path
     identity: Any = None
     provenance: dict = field(default_factory=dict)
+    watch: Callable[[Method], list[dict]] | None = None
 
 
 def train(job: Job) -> Path:
@@ -100,10 +102,11 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
     data = loader(job.dataset, batches, job.machine.workers, pin=device.type == "cuda")
     steps = len(batches) * settings.epochs
 
-    path, done, history = checkpoint.path_for(job.out), 0, []
+    path, done, history, watched = checkpoint.path_for(job.out), 0, [], []
     if state := checkpoint.load(path, mark):
-        done, history = state["epoch"], state["history"]
+        done, history, watched = state["epoch"], state["history"], state["watched"]
         method.load_state_dict(state["method"])
+        method.remember(state["memory"])
         optimizer.load_state_dict(state["optimizer"])
         if ema:
             ema.load_state_dict(state["ema"])
@@ -151,10 +154,13 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
         row |= mean_over_processes(means, device) | {"seconds": time.monotonic() - started}
         history.append(row)
         if world.first:
-            state = {"epoch": epoch, "history": history, "method": method.state_dict()}
+            watched += _watch(job, ema.module if ema else method, epoch)
+            state = {"epoch": epoch, "history": history, "watched": watched}
+            state |= {"method": method.state_dict(), "memory": method.memory()}
             state |= {"optimizer": optimizer.state_dict(), "ema": ema and ema.state_dict()}
             checkpoint.save(path, state, mark)
-            _write_history(job.out, history)
+            _write_rows(job.out / "history.csv", history)
+            _write_rows(job.out / "watch.csv", watched)
             note(f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f}, {row['seconds']:.1f} s")
     if world.first:
         _finish(job, world, ema.module if ema else method, history, device, dtype)
@@ -199,8 +205,16 @@ def _guard(loss: Tensor, losses: dict, batch: dict, at: Progress, out: Path) -> 
     )
 
 
-def _write_history(out: Path, history: list[dict]) -> None:
-    write_text(out / "history.csv", pd.DataFrame(history).to_csv(index=False))
+def _watch(job: Job, method: Method, epoch: int) -> list[dict]:
+    if job.watch is None:
+        return []
+    with torch.inference_mode():
+        return [{"epoch": epoch, **row} for row in job.watch(method.eval())]
+
+
+def _write_rows(path: Path, rows: list[dict]) -> None:
+    if rows:
+        write_text(path, pd.DataFrame(rows).to_csv(index=False))
 
 
 def _finish(
@@ -211,7 +225,7 @@ def _finish(
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:
-    _write_history(job.out, history)
+    _write_rows(job.out / "history.csv", history)
     with atomic(job.out / "model.pt") as stream:
         torch.save({name: value.cpu() for name, value in method.state_dict().items()}, stream)
     measured = {

@@ -33,6 +33,7 @@ class Protocol:
         map_stride: stride in pixels at which maps are stored.
         labels_used: per split whether image labels decided which classes may appear.
         conf_threshold: classifier probability from which a class may appear without labels.
+        conf_rule: "fixed", or how that probability was chosen.
         crf: dense CRF on the maps.
         refinement: names of the steps between network and mask.
         ema: averaged weights in use.
@@ -50,6 +51,7 @@ class Protocol:
     map_stride: int = 1
     labels_used: Mapping[str, bool] = field(default_factory=lambda: {"train": True, "val": False})
     conf_threshold: float | None = None
+    conf_rule: str = "fixed"
     crf: bool = False
     refinement: tuple[str, ...] = ()
     ema: bool = False
@@ -105,6 +107,8 @@ class Protocol:
         values = self.to_dict()
         if self.threshold_rule != "fixed":
             del values["threshold"]
+        if self.conf_rule != "fixed":
+            del values["conf_threshold"]
         for name in PART_OF_THE_METHOD:
             del values[name]
         return tuple((name, _plain(value)) for name, value in values.items())
@@ -117,6 +121,10 @@ class Protocol:
             for name in dict.fromkeys([*mine, *theirs])
             if mine.get(name) != theirs.get(name)
         ]
+
+    def _confidence(self) -> str:
+        rule = "" if self.conf_rule == "fixed" else f" ({self.conf_rule})"
+        return f"{self.conf_threshold:g}{rule}"
 
     def describe(self) -> str:
         """One line for a person, naming everything a reader of the number may ask for."""
@@ -134,7 +142,7 @@ class Protocol:
             f"scales {_text(self.scales)}{' and mirrored' if self.flip else ''}",
             f"maps at stride {self.map_stride}",
             f"image labels used on {_text(used)}, not on {_text(unused)}",
-            *([f"classes from probability {self.conf_threshold:g}"] if self.conf_threshold else []),
+            *([f"classes from probability {self._confidence()}"] if self.conf_threshold else []),
             f"refinement {_text(self.refinement)}",
             "with CRF" if self.crf else "no CRF",
             "averaged weights" if self.ema else "raw weights",

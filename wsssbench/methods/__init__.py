@@ -1,18 +1,27 @@
 """Methods by name. A method is one file here, one line in METHODS, one section in params.yaml."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from wsssbench.errors import UserError, unknown
+from wsssbench import settings as keywords
 from wsssbench.methods.base import Inference, Method, Progress
 from wsssbench.methods.cam import CAM
+from wsssbench.methods.recurseed import RecurSeed
 
-METHODS: dict[str, type[Method]] = {"cam": CAM}
+METHODS: dict[str, type[Method]] = {"cam": CAM, "recurseed": RecurSeed}
 
-__all__ = ["METHODS", "Inference", "Method", "Progress", "build", "check_settings", "settings_of"]
+__all__ = [
+    "METHODS",
+    "Inference",
+    "Method",
+    "Progress",
+    "build",
+    "check_settings",
+    "code_of",
+    "settings_of",
+]
 
 
 def settings_of(name: str) -> dict[str, Any]:
@@ -21,27 +30,24 @@ def settings_of(name: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such method.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    parameters = inspect.signature(METHODS[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return keywords.keyword_settings(keywords.choose("method", name, METHODS))
 
 
 def check_settings(name: str, settings: Mapping[str, Any], where: str) -> None:
-    """Check names and types of a method's settings, before anything is built.
+    """Check a method's settings, before anything is built.
 
     Raises:
         UserError: names the place, the wrong key or type and the valid ones.
     """
-    valid = settings_of(name)
-    for key, value in settings.items():
-        if key not in valid:
-            raise UserError(f"{where}: {unknown('setting', key, valid)}")
-        default = valid[key]
-        kinds = (int, float) if isinstance(default, float) else type(default)
-        if default is not None and not isinstance(value, kinds):
-            wanted = type(default).__name__
-            raise UserError(f"{where}: {key}: expected a {wanted} like {default!r}, got {value!r}.")
+    chosen = keywords.choose("method", name, METHODS)
+    keywords.check(chosen, settings, where)
+    chosen.check(settings, where)
+
+
+def code_of(name: str, settings: Mapping[str, Any]) -> list[str]:
+    """Files below the package behind a method with these settings; the rest they import."""
+    chosen = keywords.choose("method", name, METHODS)
+    return [f"methods/{name}.py", *chosen.code(settings)]
 
 
 def build(name: str, backbone: nn.Module, num_classes: int, settings: Mapping[str, Any]) -> Method:

@@ -4,8 +4,9 @@ A method knows nothing of files, devices or logging. It is one nn.Module in one 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +47,12 @@ class Inference:
     """Maps and class scores of a batch.
 
     Attributes:
-        maps: (B, K, h, w) float32 in [0, 1], zero for classes outside the gate.
+        maps: per kind (B, K, h, w) float32 in [0, 1], zero for classes outside the gate.
         probabilities: (B, K) float32, the classifier's sigmoid scores.
         gate: (B, K) bool, the classes that were kept.
     """
 
-    maps: Tensor
+    maps: dict[str, Tensor]
     probabilities: Tensor
     gate: Tensor
 
@@ -62,11 +63,15 @@ class Method(nn.Module, ABC):
     Subclasses implement `losses` and `infer`, and name their new layers in `parameter_groups`.
 
     Attributes:
+        kinds: kinds of maps that `infer` can give, the usual one first.
+        maps: those that it shall give; empty: the usual one.
         scales, flip: views of multi-scale inference.
         threshold: constant background score of `score_maps` and `predict`.
         conf_threshold: without image labels a class is kept where its own probability reaches this.
     """
 
+    kinds: tuple[str, ...] = ("cam",)
+    maps: tuple[str, ...] = ()
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True
     threshold: float = 0.3
@@ -99,6 +104,31 @@ class Method(nn.Module, ABC):
     def after_step(self) -> None:
         """Called after each optimiser step, for an EMA teacher or a memory."""
 
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], where: str) -> None:
+        """Check what names and types of settings do not tell, before anything is built.
+
+        Raises:
+            UserError: names the place and the remedy.
+        """
+
+    @classmethod
+    def code(cls, settings: Mapping[str, Any]) -> list[str]:
+        """Files below the package that these settings bring in by name, e.g. mixing/cutmix.py."""
+        return []
+
+    def memory(self) -> dict:
+        """What a method keeps between steps beside its weights, for the checkpoint."""
+        return {}
+
+    def remember(self, memory: dict) -> None:
+        """Take back what `memory` gave."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The kinds of maps that `infer` shall give."""
+        return self.maps or self.kinds[:1]
+
     def forward(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
         """Same as `losses`: the entrance that DistributedDataParallel and torch.compile wrap."""
         return self.losses(batch, progress)
@@ -112,7 +142,7 @@ class Method(nn.Module, ABC):
             labels: (B, K) image labels, which gate the classes; None: the own prediction does.
         """
         gate = self.own_gate if labels is None else (lambda _: labels > 0)
-        return with_background(self.infer(images, gate).maps, self.threshold)
+        return with_background(self.infer(images, gate).maps[self.wanted[0]], self.threshold)
 
     def predict(self, images: Tensor) -> Tensor:
         """Prediction without labels: (B, K+1, H, W) float32 in [0, 1], background first."""

@@ -7,13 +7,18 @@ uint8 PIL images. Expected: VOC 2012 train 48.3-48.8 mIoU (ResNet-50, IRNet's re
 threshold).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import multilabel_soft_margin_loss
 
 from wsssbench.methods.base import Gate, Inference, Method, Progress
-from wsssbench.methods.multiscale import Merge, make_views, merge_views
+from wsssbench.methods.multiscale import Merge
+from wsssbench.methods.readout import CAM_KINDS, PamrSettings, ScgSettings, read_out
 from wsssbench.models.cam_network import CamNetwork
+from wsssbench.params import build
 
 
 class CAM(Method):
@@ -25,7 +30,11 @@ class CAM(Method):
         bias: give the classifier a bias (then pooling and classifying no longer commute).
         dropout: channel dropout before the classifier (PSA: 0.5).
         merge: how views become one map, see `multiscale.merge_views`.
+        scg, pamr: keys of `ScgSettings` and `PamrSettings` that differ from the defaults, for maps
+            that are refined once.
     """
+
+    kinds = CAM_KINDS
 
     def __init__(
         self,
@@ -35,10 +44,20 @@ class CAM(Method):
         bias: bool = False,
         dropout: float = 0.0,
         merge: Merge = "irn",
+        scg: Mapping[str, Any] | None = None,
+        pamr: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.network = CamNetwork(backbone, num_classes, bias=bias, dropout=dropout)
         self.merge = merge
+        self.scg = build(ScgSettings, scg or {}, "scg")
+        self.pamr = build(PamrSettings, pamr or {}, "pamr")
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], where: str) -> None:
+        """Check the keys of `scg` and `pamr`."""
+        build(ScgSettings, settings.get("scg") or {}, f"{where}.scg")
+        build(PamrSettings, settings.get("pamr") or {}, f"{where}.pamr")
 
     def losses(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
         """Multi-label soft margin loss of the pooled scores, mean over classes and batch."""
@@ -47,17 +66,19 @@ class CAM(Method):
         return {"cls": multilabel_soft_margin_loss(logits, batch["label"])}
 
     def infer(self, images: Tensor, gate: Gate, stride: int = 1) -> Inference:
-        """Multi-scale maps and the views' mean class score; see `multiscale` for the arithmetic."""
-        views, scores = [], []
-        for scale in self.scales:
-            out = self.network(make_views(images, scale, self.flip))
-            count = out.cam.shape[0] // images.shape[0]
-            views.append(out.cam.unflatten(0, (count, -1)).transpose(0, 1))
-            scores.append(out.logits.float().sigmoid().unflatten(0, (count, -1)).mean(0))
-        probabilities = torch.stack(scores).mean(0)
-        kept = gate(probabilities)
-        maps = merge_views(views, images.shape[-2:], stride=stride, merge=self.merge)
-        return Inference(maps * kept[..., None, None], probabilities, kept)
+        """Multi-scale maps and the views' mean class score; see `readout` for the arithmetic."""
+        return read_out(
+            self.network,
+            images,
+            gate,
+            kinds=self.wanted,
+            scales=self.scales,
+            flip=self.flip,
+            stride=stride,
+            merge=self.merge,
+            scg=self.scg,
+            pamr=self.pamr,
+        )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The backbone's parameters and the classifier's."""

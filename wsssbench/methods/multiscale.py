@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsssbench.models.decoder import resize
+
 EPS = 1e-5
 GRID_PX = 16
 Merge = Literal["irn", "psa", "seam"]
@@ -54,10 +56,10 @@ def merge_views(
     for view in views:
         score = view.float().relu()
         if merge == "irn":  # the mirrored view joins on the network's grid, before the resize
-            total = total + _resize(_unflip(score).sum(1), target)
+            total = total + resize(unflip(score).sum(1), target)
         else:
-            resized = _resize(score.flatten(0, 1), target).unflatten(0, score.shape[:2])
-            total = total + _unflip(resized).sum(1)
+            resized = resize(score.flatten(0, 1), target).unflatten(0, score.shape[:2])
+            total = total + unflip(resized).sum(1)
     if stride == 1:
         total = total[..., :height, :width]
     return normalise_minmax(total) if merge == "seam" else normalise_max(total)
@@ -98,11 +100,8 @@ def with_background(maps: Tensor, threshold: float) -> Tensor:
     return torch.cat([background, maps], dim=1)
 
 
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
-
-
-def _unflip(views: Tensor) -> Tensor:
+def unflip(views: Tensor) -> Tensor:
+    """(B, V, …, w) with the mirrored view second, if there is one -> both the right way round."""
     if views.shape[1] == 1:
         return views
     return torch.stack([views[:, 0], views[:, 1].flip(-1)], dim=1)

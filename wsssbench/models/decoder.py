@@ -5,6 +5,8 @@ RecurSeed repository does: 256 low-level channels (48 only in its multi-stage ne
 .5 and .1, and a 3×3 classifier without bias. Layers start from PyTorch's defaults.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ def aspp_rates(output_stride: int) -> tuple[int, int, int]:
     return (unit, 2 * unit, 3 * unit)
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) -> (B, C, *size), bilinear, align_corners False."""
     if tuple(x.shape[2:]) == tuple(size):
         return x

@@ -31,16 +31,18 @@ def rows(runs: Iterable[Run]) -> pd.DataFrame:
     if none has any), with NaN in the numbers.
 
     Returns:
-        experiment, title, method, seed, status, reason, protocol (letter, empty if not done),
-        split, role, images, labels_used, and the float columns NUMBERS.
+        experiment (the run's row: `cam`, or `cam/scg` for another kind of maps), title, method,
+        seed, status, reason, protocol (letter, empty if not done), split, role, images,
+        labels_used, and the float columns NUMBERS. Costs stand with the main kind alone: they are
+        those of the training and of all its kinds together.
     """
     runs = list(runs)
     roles = split_roles(runs)
     letters = {run.name: letter for letter, group in protocols(runs).items() for run in group}
-    titles = {run.experiment: run.record["title"] for run in runs if run.record.get("title")}
+    titles = {run.row: run.title for run in runs if run.record.get("title")}
     lines = []
     for run in runs:
-        head = {"experiment": run.experiment, "title": titles.get(run.experiment, run.experiment)}
+        head = {"experiment": run.row, "title": titles.get(run.row, run.row)}
         head |= {"method": run.provenance.get("method", ""), "seed": run.seed}
         head |= {"status": run.status, "reason": run.reason, "protocol": letters.get(run.name, "")}
         for split in run.splits or roles or [""]:
@@ -103,7 +105,7 @@ def sweeps(runs: Iterable[Run]) -> pd.DataFrame:
             if {"threshold", *SCORES} <= set(table.columns):
                 # Rounded: thresholds carry float noise, which would keep seeds apart.
                 table["threshold"] = table["threshold"].round(6)
-                parts.append(table.assign(experiment=run.experiment, split=split))
+                parts.append(table.assign(experiment=run.row, split=split))
     by = ["experiment", "split", "threshold"]
     if not parts:
         return pd.DataFrame(columns=[*by, *SCORES])
@@ -141,5 +143,5 @@ def _scores(run: Run, split: str, role: str) -> dict[str, Any]:
     line |= {f"boundary_{name}": band.get(name) for name in ("error", "miou", "width_px")}
     for score in SCORES:
         line[f"{score}_low"], line[f"{score}_high"] = part.get(f"{score}_interval") or (None, None)
-    costs = {**run.provenance, **run.timing} if run.status == "done" else {}
+    costs = {**run.provenance, **run.timing} if run.status == "done" and run.main else {}
     return line | {name: costs.get(name) for name in COSTS}

@@ -9,48 +9,44 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from wsssbench.reporting.averages import aggregate, rows
+from wsssbench.reporting.counterparts import REFERENCE, counterpart, data_set, published_name
 from wsssbench.reporting.protocols import protocol
-from wsssbench.reporting.records import Run
+from wsssbench.reporting.records import Run, trainings
 from wsssbench.reporting.table import Column, Table
 
-NAMES = {"voc12": "VOC2012", "voc2012": "VOC2012", "coco14": "COCO2014", "coco2014": "COCO2014"}
 IMAGES = {("VOC2012", "train"): 1464, ("VOC2012", "val"): 1449}
-REFERENCE = "VOC2012"  # beside it our figures on other data sets are shown, without comparison
 UNITS = {"percent": ("miou",), "fraction": ("fp", "fn")}  # one table each
 KEYS = ("split", "stage", "metric", "labels_at_test")
 REPORTED = "[issue report]"
 
 
-def data_set(name: str | None) -> str:
-    """The published vocabulary's word for a data set of ours, or its own name."""
-    return NAMES.get(str(name).lower().replace("-", "").replace("_", ""), str(name))
-
-
-def ours(runs: Iterable[Run], published_methods: Iterable[str] = ()) -> pd.DataFrame:
+def ours(
+    runs: Iterable[Run], figures: pd.DataFrame, names: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Our figures in the terms of the published ones.
 
     Args:
         runs: all runs.
-        published_methods: an experiment named like one of these (`recurseed+edgepredictmix`)
-            counts as that, any other one as its method.
+        figures: published figures, see `counterparts` for which of them a row belongs to.
+        names: {experiment: published method} where they differ.
 
     Returns:
-        One row per experiment × split × use of labels × metric: experiment, method, dataset,
+        One line per row × split × use of labels × metric: experiment (the row), method, dataset,
         split, stage, labels_at_test, metric, images, our_backbone, best and best_sd (at the
         threshold that is best on the training masks, as papers print it), value and value_sd (at
         the protocol's threshold). Fractions.
     """
-    runs, named = list(runs), set(published_methods)
-    known = {run.experiment: run for run in runs if run.status == "done"}
+    runs = list(runs)
+    known = {run.row: run for run in runs if run.status == "done"}
     lines = []
     for _, row in aggregate(rows(runs)).iterrows():
         if row["protocol"] == "":
             continue
         run = known[row["experiment"]]
         part, fields = run.splits.get(row["split"], {}), protocol(run)
-        method = row["experiment"] if row["experiment"] in named else row["method"]
+        method, stage = counterpart(run, figures, names)
         line = {"experiment": row["experiment"], "method": method, "split": row["split"]}
-        line |= {"dataset": data_set(fields["dataset"]), "stage": fields.get("stage", "seed")}
+        line |= {"dataset": data_set(fields["dataset"]), "stage": stage}
         line |= {"images": part.get("images"), "our_backbone": run.provenance.get("backbone")}
         used = "yes" if part.get("labels_used") else "no"
         for metric in ("miou", "fp", "fn"):
@@ -62,15 +58,18 @@ def ours(runs: Iterable[Run], published_methods: Iterable[str] = ()) -> pd.DataF
     return pd.DataFrame(lines)
 
 
-def published_tables(runs: list[Run], figures: pd.DataFrame) -> list[Table]:
+def published_tables(
+    runs: list[Run], figures: pd.DataFrame, names: Mapping[str, str] | None = None
+) -> list[Table]:
     """Published beside ours, one table per unit; none where there is nothing to set beside.
 
     Args:
         runs: all runs.
         figures: `published.load()`; runs that issue threads report are left out.
+        names: {experiment: published method} where they differ.
     """
-    mine = ours(runs, figures["method"])
     figures = figures[~figures["note"].str.contains(REPORTED, regex=False)]
+    mine = ours(runs, figures, names)
     if mine.empty or figures.empty:
         return []
     same = figures["dataset"].isin(mine["dataset"]).any()
@@ -82,16 +81,22 @@ def published_tables(runs: list[Run], figures: pd.DataFrame) -> list[Table]:
     return [table for table in tables if len(table.frame)]
 
 
-def status_table(runs: list[Run], status: pd.DataFrame) -> Table:
+def status_table(
+    runs: list[Run], status: pd.DataFrame, names: Mapping[str, str] | None = None
+) -> Table:
     """Verified, not verified, not run: one row per method, one column per data set, and why.
 
     Args:
         runs: all runs; methods run here on data without a published figure are `not verified`.
         status: `published.status()`.
+        names: {experiment: published method} where they differ.
     """
     sets = list(dict.fromkeys(status["dataset"]))
-    done = {m: [r for r in runs if r.provenance.get("method") == m and r.status == "done"]
-            for m in dict.fromkeys(r.provenance.get("method") for r in runs) if m}  # fmt: skip
+    done: dict[str, list[Run]] = {}
+    for kinds in trainings(runs).values():
+        if name := published_name(kinds[0], names or {}, status["method"]):
+            # One training counts once, whatever number of kinds of maps it is read out in.
+            done.setdefault(name, []).extend([r for r in kinds if r.status == "done"][:1])
     lines = []
     for method in dict.fromkeys([*done, *status["method"]]):
         own = status[status["method"] == method]

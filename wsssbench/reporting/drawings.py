@@ -1,50 +1,42 @@
-"""Every figure of a report, with the title and the sentence that screen readers get."""
+"""Every figure of a report, with the title and the sentence that screen readers get.
 
-from dataclasses import dataclass
+Experiments are shown with their main kind of maps; the kinds of one experiment meet in figures of
+their own, and where an ablation asks for them.
+"""
+
+from collections.abc import Iterable
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from wsssbench.reporting import class_figures, figures
+from wsssbench.reporting.ablation_figures import step_figure, steps
+from wsssbench.reporting.ablations import Ablation, means
 from wsssbench.reporting.averages import aggregate, rows, sweeps
+from wsssbench.reporting.drawing import Drawing, file_name
 from wsssbench.reporting.protocols import protocols
-from wsssbench.reporting.records import Run, mean_table, split_roles
-from wsssbench.reporting.style import WIDTH_IN
+from wsssbench.reporting.records import Run, main_runs, mean_table, split_roles
+from wsssbench.reporting.training_drawings import training_drawings
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, its file name without ending, the section it belongs to, title and description."""
-
-    name: str
-    section: str
-    title: str
-    description: str
-    figure: Figure
-
-    @property
-    def wide(self) -> bool:
-        """Whether it needs the width of the page."""
-        return self.figure.get_figwidth() > 1.4 * WIDTH_IN
-
-
-def drawings(runs: list[Run]) -> list[Drawing]:
+def drawings(runs: list[Run], ablations: Iterable[Ablation] = ()) -> list[Drawing]:
     """All figures; those of different protocols are separate."""
     groups = protocols(runs)
-    drawn = []
+    drawn = [step_drawing(ablation, runs) for ablation in ablations if ablation.arrows]
     for letter, members in groups.items():
-        alone = len(groups) == 1
-        drawer = _Drawer(
-            members, *(("", "") if alone else (f"_{letter.lower()}", f", protocol {letter}"))
-        )
-        splits, names = split_roles(members), dict.fromkeys(run.experiment for run in members)
+        end = ("", "") if len(groups) == 1 else (f"_{letter.lower()}", f", protocol {letter}")
+        drawer = _Drawer(main_runs(members), *end)
+        splits, names = split_roles(drawer.runs), dict.fromkeys(run.row for run in drawer.runs)
         # Figures of one kind are as high as each other and stand side by side, split by split.
         for kind in (drawer.intervals, drawer.errors, drawer.thresholds, drawer.sizes):
             drawn += [kind(split) for split in splits]
+        for name in dict.fromkeys(run.experiment for run in members if not run.main):
+            kinds = _Drawer([run for run in members if run.experiment == name], *end)
+            drawn += [kinds.thresholds(split, name) for split in split_roles(kinds.runs)]
         for name in names:
             for kind in (drawer.classes, drawer.confusion):
                 drawn += [kind(split, name) for split in splits]
         drawn.append(drawer.history())
+    drawn += training_drawings(runs)
     return [drawing for drawing in drawn if drawing is not None]
 
 
@@ -76,7 +68,8 @@ class _Drawer:
         figure = figures.fp_against_fn(table, title)
         return self._drawing(f"fp_fn_{split}", "results", title, text, figure)
 
-    def thresholds(self, split: str) -> Drawing | None:
+    def thresholds(self, split: str, experiment: str = "") -> Drawing | None:
+        """Of the experiments, or of the kinds of maps of one of them."""
         curves = self.sweeps[self.sweeps["split"] == split]
         if curves.empty:
             return None
@@ -84,9 +77,11 @@ class _Drawer:
         parts = [f"{r.experiment} at {r.threshold:.2f} with {100 * r.miou:.1f} %"
                  for r in best.itertuples()]  # fmt: skip
         text = f"Highest mIoU of the mean curve: {', '.join(parts)}."
-        title = f"Scores over the threshold on {split}{self.under}"
+        of = f"Maps of {experiment}: scores" if experiment else "Scores"
+        title = f"{of} over the threshold on {split}{self.under}"
         figure = figures.threshold_curves(curves, aggregate(self._scored(split)), title)
-        return self._drawing(f"thresholds_{split}", "thresholds", title, text, figure)
+        name = f"thresholds_{experiment}_{split}" if experiment else f"thresholds_{split}"
+        return self._drawing(name, "thresholds", title, text, figure)
 
     def sizes(self, split: str) -> Drawing | None:
         table = mean_table(self.runs, split, "objects", ("size",))
@@ -118,8 +113,8 @@ class _Drawer:
         return self._drawing(f"confusion_{name}_{split}", "classes", title, text, figure)
 
     def history(self) -> Drawing | None:
-        parts = [r.history().assign(experiment=r.experiment, seed=r.seed) for r in self.runs]
-        history = pd.concat(parts)
+        parts = [r.history().assign(experiment=r.row, seed=r.seed) for r in self.runs]
+        history = pd.concat(parts) if parts else pd.DataFrame()
         if not {"epoch", "loss", "lr"} <= set(history.columns):
             return None
         ends = history[history["epoch"] == history["epoch"].max()].groupby("experiment", sort=False)
@@ -133,7 +128,27 @@ class _Drawer:
         return self.rows[(self.rows["split"] == split) & self.rows["miou"].notna()]
 
     def _of(self, name: str) -> list[Run]:
-        return [run for run in self.runs if run.experiment == name]
+        return [run for run in self.runs if run.row == name]
 
     def _drawing(self, name: str, *rest) -> Drawing:
-        return Drawing(f"{name}{self.end}", *rest)
+        return Drawing(file_name(f"{name}{self.end}"), *rest)
+
+
+def step_drawing(ablation: Ablation, runs: list[Run]) -> Drawing | None:
+    """FP against FN of an ablation's rows; None where nothing is scored."""
+    chosen = ablation.runs(runs)
+    table = means(ablation, chosen)
+    known = {run.row: (run.experiment, run.maps) for run in chosen}
+    table = table[table["fp"].notna() | table["oracle_fp"].notna()]
+    if table.empty:
+        return None
+    origin = pd.DataFrame([known[row] for row in table.index], table.index, ["experiment", "maps"])
+    table = origin.join(table)
+    best = table["oracle_fp"].notna().any()
+    head, prefix = ("best threshold", "oracle_") if best else ("protocol threshold", "")
+    parts = [f"{row} FP {line[f'{prefix}fp']:.3f}, FN {line[f'{prefix}fn']:.3f}"
+             for row, line in table.iterrows()]  # fmt: skip
+    text = f"Mean over seeds on {ablation.split}, {head}: {'; '.join(parts)}."
+    title = f"{ablation.title.rstrip('.')}: false against missed detection on {ablation.split}"
+    figure = step_figure(table, steps(ablation, chosen), title, ablation.best)
+    return Drawing(ablation.key, ablation.key, title, text, figure)

@@ -71,10 +71,10 @@ def fp_against_fn(rows: pd.DataFrame, title: str) -> Figure:
         axes.scatter(part["fn"].mean(), part["fp"].mean(), s=80, label=name, zorder=3, **look)
     centre = [rows[column].agg(["min", "max"]).mean() for column in ("fn", "fp")]
     half = max(0.06, 0.7 * max(np.ptp(rows[column]) for column in ("fn", "fp")))
-    axes.set(xlim=_window(centre[0], half), ylim=_window(centre[1], half), aspect="equal")
+    axes.set(xlim=window(centre[0], half), ylim=window(centre[1], half), aspect="equal")
     axes.set(xlabel="FN: missed share of the union", ylabel="FP: false share of the union")
     axes.set_title(title)
-    _iso_lines(axes)
+    iso_lines(axes)
     columns = legend_columns([*colours, "equal foreground IoU"])
     figure.legend(loc="outside lower center", ncols=columns)
     return figure
@@ -145,14 +145,20 @@ def _by_rows(*groups: list[Line2D], columns: int) -> list[Line2D]:
     return [row[column] for column in range(columns) for row in rows]
 
 
-def _window(centre: float, half: float) -> tuple[float, float]:
+def window(centre: float, half: float) -> tuple[float, float]:
     """An interval of length 2 × `half` around `centre`, moved so that it begins at 0 or above."""
     low = max(0.0, centre - half)
     return low, low + 2 * half
 
 
-def _iso_lines(axes: Axes) -> None:
-    """Grey lines of equal mean foreground IoU, each with its value in the middle of the line."""
+def iso_lines(axes: Axes, at_end: bool = False, colour: str = "#b0b0b0") -> None:
+    """Grey lines of equal mean foreground IoU, each with its value on the line.
+
+    Args:
+        axes: FN to the right, FP upwards, with their final limits.
+        at_end: write the value near the upper left end of the line instead of in its middle.
+        colour: of the lines.
+    """
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     step = 0.05 if right - left < 0.3 else 0.1
     first = True
@@ -161,8 +167,9 @@ def _iso_lines(axes: Axes) -> None:
         if np.ptp(ends) < 0.1 * (right - left):
             continue
         label = "equal foreground IoU" if first else None
-        axes.plot(ends, 1 - iou - ends, color="#b0b0b0", linewidth=0.9, zorder=0, label=label)
-        axes.text(ends.mean(), 1 - iou - ends.mean(), f"{100 * iou:.0f} %", fontsize=7.5,
+        place = ends[0] + 0.05 * (right - left) if at_end else ends.mean()
+        axes.plot(ends, 1 - iou - ends, color=colour, linewidth=0.9, zorder=0, label=label)
+        axes.text(place, 1 - iou - place, f"{100 * iou:.0f} %", fontsize=7.5,
                   color="#666666", ha="center", va="center", rotation=-45, zorder=0.5,
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         first = False

@@ -13,6 +13,8 @@ from wsssbench.data.palette import open_image, read_mask
 from wsssbench.errors import UserError
 from wsssbench.evaluation.reading import read_maps
 
+USUAL = ("decoder", "cam")
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -70,22 +72,24 @@ class Masks:
         return kept.max(axis=0) if len(kept) else np.zeros((1, 1), np.float32)
 
 
-def masks_of_run(run: str | Path, split: str, data_root: str | Path) -> Masks:
+def masks_of_run(run: str | Path, split: str, data_root: str | Path, kind: str = "") -> Masks:
     """The pseudo-masks of a run on one of its splits.
 
     Args:
         run: run directory, `runs/<profile>/<experiment>-<seed>`.
         split: split name.
         data_root: the data set folder.
+        kind: of maps; by default the only one, or the run's `decoder`, or its `cam`.
 
     Raises:
-        UserError: the run has no pseudo-masks of this split, or the data set is not there.
+        UserError: the run has no such pseudo-masks, or the data set is not there.
     """
-    place = Path(run) / "pseudo_masks" / split
+    place = Path(run) / "pseudo_masks"
+    place = place / (kind or _usual_kind(place)) / split
     if not (place / "masks").is_dir():
         raise UserError(
-            f"{place / 'masks'} does not exist. Choose a run and a split that the stage "
-            "pseudo_masks has finished."
+            f"{place / 'masks'} does not exist. Choose a run, a kind of maps and a split that the "
+            "stage pseudo_masks has finished."
         )
     folder = Folder(data_root)
     maps = place / "maps" if (place / "maps").is_dir() else None
@@ -127,7 +131,12 @@ def masks_of_folders(predictions: str | Path, truth: str | Path) -> Masks:
 
 
 def open_masks(
-    run: str = "", split: str = "train", data_root: str = "", predictions: str = "", truth: str = ""
+    run: str = "",
+    split: str = "train",
+    data_root: str = "",
+    predictions: str = "",
+    truth: str = "",
+    kind: str = "",
 ) -> Masks:
     """A run's pseudo-masks or, where `predictions` names a folder, any masks against any truth.
 
@@ -137,13 +146,23 @@ def open_masks(
         data_root: data set folder of the run.
         predictions: folder of PNG masks.
         truth: folder of PNG masks.
+        kind: of the run's maps, such as `scg`; by default its main one.
 
     Raises:
         UserError: whatever is not there, and what to name instead.
     """
     if predictions:
         return masks_of_folders(*map(_found, (predictions, truth)))
-    return masks_of_run(_found(run), split, _found(data_root))
+    return masks_of_run(_found(run), split, _found(data_root), kind)
+
+
+def _usual_kind(place: Path) -> str:
+    """The kind of maps that speaks for a run, among those in its folder of pseudo-masks."""
+    kinds = sorted(path.name for path in place.glob("*") if path.is_dir())
+    usual = [kind for kind in USUAL if kind in kinds]
+    if not usual and len(kinds) > 1:
+        raise UserError(f"{place} holds the kinds of maps {', '.join(kinds)}: name one of them.")
+    return (usual or kinds or USUAL)[0]
 
 
 def _numbered(truth: Path, ids: list[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """Tables of where numbers come from: what was run, with what, and which runs are missing."""
 
+from collections.abc import Callable
+
 import pandas as pd
 
-from wsssbench.reporting.records import Run, split_roles
+from wsssbench.reporting.records import Run, split_roles, trainings
 from wsssbench.reporting.table import Column, Table
 
 HASH_LETTERS = 12
@@ -10,27 +12,30 @@ RECIPE = ("method", "backbone", "weights", "epochs", "batch_size", "crop")
 
 
 def experiments_table(runs: list[Run]) -> Table:
-    """One row per experiment: method and recipe in a few words, how many seeds are done."""
+    """One row per experiment: method, recipe, kinds of maps, how many seeds have all of them."""
     lines = []
     for name in dict.fromkeys(run.experiment for run in runs):
         members = [run for run in runs if run.experiment == name]
+        seeds = [kinds[0].seed for kinds in trainings(members).values()]
         first = next((run for run in members if run.provenance), members[0])
         known, protocol = first.provenance, first.record.get("protocol", {})
         chain = [str(step) for step in protocol.get("refinement") or []]
-        done = sum(run.status == "done" for run in members)
+        done = sum(_state(kinds) == "done" for kinds in trainings(members).values())
         lines.append({
             "experiment": name,
             "title": first.record.get("title") or name,
+            "maps": ", ".join(dict.fromkeys(run.maps for run in members)),
             **{key: known.get(key) for key in RECIPE},
             "refinement": " + ".join(chain) or "none" if protocol else None,
             "ema": {True: "yes", False: "no"}.get(protocol.get("ema"), ""),
-            "seeds": ", ".join(str(run.seed) for run in members),
-            "done": f"{done} of {len(members)}",
+            "seeds": ", ".join(map(str, seeds)),
+            "done": f"{done} of {len(seeds)}",
         })  # fmt: skip
     columns = (
         Column("experiment", "experiment"),
         Column("title", "title"),
         Column("method", "method"),
+        Column("maps", "maps"),
         Column("backbone", "backbone"),
         Column("weights", "initial weights"),
         Column("epochs", "epochs", "count"),
@@ -45,11 +50,12 @@ def experiments_table(runs: list[Run]) -> Table:
 
 
 def provenance_table(runs: list[Run]) -> Table:
-    """One row per run: everything its record says about its origin."""
+    """One row per training: everything its record says about its origin."""
     lines = []
-    for run in runs:
+    for name, kinds in trainings(runs).items():
+        run = next((run for run in kinds if run.status == "done"), kinds[0])
         known = dict(run.provenance)
-        known["run"], known["state"] = run.name, run.status
+        known["run"], known["state"] = name, _state(kinds)
         known["splits"] = ", ".join(run.splits)
         for name in ("content_hash", "weights_hash", "git_revision"):
             known[name] = str(known[name])[:HASH_LETTERS] if known.get(name) else None
@@ -89,6 +95,53 @@ def provenance_table(runs: list[Run]) -> Table:
     return Table("provenance", caption, _frame(lines, columns), columns, (note,))
 
 
+def origin_line(runs: list[Run], split: str) -> str:
+    """Where the numbers of a table come from: data, split, seeds, backbone, device, revision.
+
+    What all rows share is said once; else each value is followed by the rows that have it.
+
+    Args:
+        runs: the runs that went in.
+        split: the split they were scored on.
+    """
+    if not runs:
+        return "No run of these rows has scores yet."
+
+    def known(run: Run, key: str) -> str:
+        return str(run.provenance.get(key) or "unknown")
+
+    def images(run: Run) -> str:
+        part = run.splits[split]
+        used = "image labels used" if part.get("labels_used") else "no image labels"
+        return f"{split} ({part.get('images', '?')} images, {used})"
+
+    def revision(run: Run) -> str:
+        dirty = " +changes" if run.provenance.get("git_dirty") else ""
+        return known(run, "git_revision")[:HASH_LETTERS] + dirty
+
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        seeds.setdefault(run.row, []).append(str(run.seed))
+    facts = {
+        "Data set": lambda r: f"{known(r, 'dataset')} ({known(r, 'content_hash')[:HASH_LETTERS]})",
+        "split": images,
+        "seeds": lambda run: ", ".join(seeds[run.row]),
+        "backbone": lambda run: known(run, "backbone"),
+        "device": lambda run: known(run, "device"),
+        "git": revision,
+    }
+    return " · ".join(f"{name} {_by_row(runs, fact)}" for name, fact in facts.items()) + "."
+
+
+def _by_row(runs: list[Run], fact: Callable[[Run], str]) -> str:
+    values: dict[str, dict[str, None]] = {}
+    for run in runs:
+        values.setdefault(fact(run), {})[run.row] = None
+    if len(values) == 1:
+        return next(iter(values))
+    return "; ".join(f"{value} ({', '.join(rows)})" for value, rows in values.items())
+
+
 def missing_table(runs: list[Run]) -> Table:
     """The runs without scores and why."""
     lines = [{"run": r.name, "state": r.status, "reason": r.reason or "–"}
@@ -105,6 +158,11 @@ def splits_sentence(runs: list[Run]) -> str:
     names = [f"{split} ({done.splits[split].get('images', '?')} images)"
              for split in split_roles([done])]  # fmt: skip
     return " and ".join(names)
+
+
+def _state(kinds: list[Run]) -> str:
+    """`done` if all kinds of maps of a training are, else how the first other one ended."""
+    return next((run.status for run in kinds if run.status != "done"), "done")
 
 
 def _frame(lines: list[dict], columns: tuple[Column, ...]) -> pd.DataFrame:

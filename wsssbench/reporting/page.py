@@ -1,16 +1,20 @@
 """The report of one profile: index.html and beside it every table and figure as a file."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from wsssbench import published
 from wsssbench.files import write_json, write_text
+from wsssbench.published import load as published_figures
+from wsssbench.published import status as published_status
+from wsssbench.reporting.ablation_table import ablation_table
+from wsssbench.reporting.ablations import ablations
 from wsssbench.reporting.averages import aggregate, rows, summary, sweeps
 from wsssbench.reporting.drawings import Drawing, drawings
 from wsssbench.reporting.origins import splits_sentence
-from wsssbench.reporting.records import Run, load_runs, split_roles
+from wsssbench.reporting.records import Run, load_runs, split_roles, trainings
 from wsssbench.reporting.rendering import render
 from wsssbench.reporting.sections import Section, gallery_section, sections
 from wsssbench.reporting.style import svg, write_figure
@@ -23,12 +27,14 @@ def build(
     reports_dir: str | Path,
     *,
     profile: str,
-    experiments: Iterable[str],
+    kinds: Mapping[str, Sequence[str]],
     seeds: Iterable[int],
     data_root: str | Path | None = None,
     title: str = "",
     note: str = "",
     gallery: int = 4,
+    tables: Sequence[Mapping[str, Any]] = (),
+    published: Mapping[str, str] | None = None,
     figures: pd.DataFrame | None = None,
     status: pd.DataFrame | None = None,
 ) -> Path:
@@ -38,24 +44,30 @@ def build(
         runs_dir: holds `<experiment>-<seed>/`; runs that are missing are reported as such.
         reports_dir: where to write index.html, summary.json, sweep.csv, tables/ and figures/.
         profile: name of the profile.
-        experiments: which experiments there should be.
+        kinds: {experiment: its kinds of maps, the main one first}: which rows there should be.
         seeds: with which seeds.
         data_root: the data set folder, for the gallery; without it the page has none.
         title: headline, by default the profile's name.
         note: a paragraph below it.
         gallery: number of worst and of best images per experiment and split.
+        tables: tables of chosen rows, see `ablations`.
+        published: {experiment: published method} where it is not that of the method's name.
         figures: published figures, by default those of the package.
         status: what is verified, by default that of the package.
 
     Returns:
         The path of index.html.
+
+    Raises:
+        UserError: one of `tables` names a row, column or split that there is not.
     """
-    out, runs = Path(reports_dir), load_runs(runs_dir, experiments, seeds)
-    figures = published.load() if figures is None else figures
-    status = published.status() if status is None else status
-    means = aggregate(rows(runs))
-    drawn = {drawing: _svg(drawing) for drawing in drawings(runs)}
-    parts = sections(runs, drawn, figures, status)
+    out, runs, names = Path(reports_dir), load_runs(runs_dir, kinds, seeds), published or {}
+    figures = published_figures() if figures is None else figures
+    status = published_status() if status is None else status
+    chosen, means = ablations(runs, tables), aggregate(rows(runs))
+    drawn = {drawing: _svg(drawing) for drawing in drawings(runs, chosen)}
+    asked = [(table.title, ablation_table(table, runs, figures, names)) for table in chosen]
+    parts = sections(runs, drawn, figures, status, names, asked)
     place = [part.key for part in parts].index("published")
     left = PAGE_BYTES - _size(parts)
     parts.insert(place, gallery_section(runs, data_root, gallery, left))
@@ -94,7 +106,9 @@ def _write_parts(out: Path, parts: list[Section], drawn: Mapping[Drawing, str]) 
 def _facts(runs: list[Run], means: pd.DataFrame) -> list[str]:
     """The page in two or three sentences."""
     done = [run for run in runs if run.status == "done"]
-    count = f"{len(done)} of {len(runs)} runs are done"
+    every = trainings(runs).values()
+    whole = sum(all(run.status == "done" for run in kinds) for kinds in every)
+    count = f"{whole} of {len(every)} runs are done"
     if not done:
         return [f"{count}."]
     known = done[0].provenance

@@ -15,7 +15,9 @@ def protocol(run: Run) -> dict[str, Any]:
     fields = dict(run.record.get("protocol", {}))
     # Parts of the method are shown per row; a threshold that a rule chose is a result of the run.
     chosen = () if fields.get("threshold_rule", "fixed") == "fixed" else ("threshold",)
-    left_out = {*PART_OF_THE_METHOD, *chosen}
+    if fields.get("conf_rule", "fixed") != "fixed":
+        chosen = (*chosen, "conf_threshold")
+    left_out = {*PART_OF_THE_METHOD, "maps", *chosen}
     fields = {name: value for name, value in fields.items() if name not in left_out}
     return {name: run.provenance.get(name) for name in DATA} | fields
 
@@ -124,7 +126,9 @@ def _gate(fields: dict[str, Any]) -> str:
     parts = [f"{given}: those of the image-level labels"] if given else []
     if other:
         limit = fields.get("conf_threshold")
+        rule = fields.get("conf_rule", "fixed")
         at = "" if limit is None else f" ≥ {limit:g}"
+        at = at if rule == "fixed" else f", {rule}"
         parts.append(f"{other}: those that the classifier itself finds (probability{at})")
     return "; ".join(parts) + "." if parts else "Not recorded."
 

@@ -1,10 +1,12 @@
 """Run directories as records. Which runs there are comes from params, never from what lies on disk.
 
 Reading only, and tolerant: a run that failed or never ran stays in the list with a reason.
+One training is read out in one or several kinds of maps (`cam`, `scg`, `decoder`, …); each is a run
+of its own here, with its own scores, and all kinds of one training share its directory.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,16 @@ ROLES = ("train", "val")
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment at one seed.
+    """One experiment at one seed, read out in one kind of maps.
 
     Attributes:
-        path: its directory, which need not exist.
+        path: directory of the training, which need not exist.
         status: `done`, `failed` or `not run`.
         reason: why it is not done, in words; empty when done.
-        record: content of evaluate/record.json; empty unless done.
+        record: content of evaluate/<maps>/record.json; empty unless done.
         provenance: how it was trained; also of runs that were trained but never scored.
+        maps: kind of maps.
+        main: whether this is the experiment's usual kind, which goes by the experiment's name.
     """
 
     experiment: str
@@ -35,11 +39,29 @@ class Run:
     reason: str = ""
     record: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    maps: str = "cam"
+    main: bool = True
+
+    @property
+    def row(self) -> str:
+        """Name of its row in tables and figures: `cam`, or `cam/scg` for another kind of maps."""
+        return row_name(self.experiment, "" if self.main else self.maps)
+
+    @property
+    def training(self) -> str:
+        """Directory name, experiment and seed; kinds of maps share it."""
+        return f"{self.experiment}-{self.seed}"
 
     @property
     def name(self) -> str:
-        """Directory name, experiment and seed."""
-        return f"{self.experiment}-{self.seed}"
+        """`cam-0`, or `cam-0/scg` for another kind of maps than the main one."""
+        return row_name(self.training, "" if self.main else self.maps)
+
+    @property
+    def title(self) -> str:
+        """For people: the experiment's title, with the kind of maps unless it is the main one."""
+        title = self.record.get("title") or self.experiment
+        return title if self.main else f"{title}, {self.maps}"
 
     @property
     def splits(self) -> dict[str, dict[str, Any]]:
@@ -56,32 +78,62 @@ class Run:
         """train/history.csv, one row per epoch; empty when missing."""
         return read_table(self.path / "train" / "history.csv")
 
+    def watch(self) -> pd.DataFrame:
+        """train/watch.csv, one row per epoch and kind of maps; empty when missing."""
+        return read_table(self.path / "train" / "watch.csv")
+
     def table(self, split: str, name: str) -> pd.DataFrame:
-        """evaluate/<split>/<name>.csv; empty when missing."""
-        return read_table(self.path / "evaluate" / split / f"{name}.csv")
+        """evaluate/<maps>/<split>/<name>.csv; empty when missing."""
+        return read_table(self.path / "evaluate" / self.maps / split / f"{name}.csv")
 
 
-def load_runs(runs_dir: str | Path, experiments: Iterable[str], seeds: Iterable[int]) -> list[Run]:
-    """Every run of experiments × seeds, in that order, whether it exists or not.
+def row_name(name: str, maps: str) -> str:
+    """`name/maps`, or the name alone where `maps` is empty."""
+    return f"{name}/{maps}" if maps else name
+
+
+def load_runs(
+    runs_dir: str | Path, kinds: Mapping[str, Sequence[str]], seeds: Iterable[int]
+) -> list[Run]:
+    """Every run of experiments × kinds of maps × seeds, in that order, whether it exists or not.
 
     Args:
         runs_dir: the directory that holds `<experiment>-<seed>/`.
-        experiments: names as in params.yaml.
+        kinds: {experiment: its kinds of maps, the main one first}, as in params.yaml.
         seeds: seeds as in params.yaml.
     """
-    seeds = list(seeds)
-    return [load_run(Path(runs_dir) / f"{e}-{s}", e, s) for e in experiments for s in seeds]
+    seeds, top = list(seeds), Path(runs_dir)
+    return [
+        load_run(top / f"{experiment}-{seed}", experiment, seed, maps, main=maps == chosen[0])
+        for experiment, chosen in kinds.items()
+        for maps in chosen
+        for seed in seeds
+    ]
 
 
-def load_run(path: Path, experiment: str, seed: int) -> Run:
-    """Read one run directory."""
-    place = path / "evaluate" / "record.json"
+def load_run(path: Path, experiment: str, seed: int, maps: str = "cam", main: bool = True) -> Run:
+    """Read one kind of maps of one run directory."""
+    place = path / "evaluate" / maps / "record.json"
     record, provenance = _json(place), _json(path / "train" / "provenance.json")
+    kind = {"maps": maps, "main": main}
     if record.get("splits"):
         known = provenance | (record.get("provenance") or {})
-        return Run(experiment, seed, path, "done", record=record, provenance=known)
-    status, reason = _why(path)
-    return Run(experiment, seed, path, status, reason, provenance=provenance)
+        return Run(experiment, seed, path, "done", "", record, known, **kind)
+    status, reason = _why(path, maps)
+    return Run(experiment, seed, path, status, reason, provenance=provenance, **kind)
+
+
+def trainings(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """{directory name: its kinds of maps, in their order}; costs and histories belong to these."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.training, []).append(run)
+    return found
+
+
+def main_runs(runs: Iterable[Run]) -> list[Run]:
+    """The runs of each experiment's usual kind of maps."""
+    return [run for run in runs if run.main]
 
 
 def split_roles(runs: Iterable[Run]) -> dict[str, str]:
@@ -91,7 +143,7 @@ def split_roles(runs: Iterable[Run]) -> dict[str, str]:
 
 
 def mean_table(runs: Iterable[Run], split: str, name: str, keys: tuple[str, ...]) -> pd.DataFrame:
-    """evaluate/<split>/<name>.csv averaged over the seeds of each experiment.
+    """A file <name>.csv of one split averaged over the seeds of each row.
 
     Args:
         runs: the runs; those without the file are left out.
@@ -100,13 +152,14 @@ def mean_table(runs: Iterable[Run], split: str, name: str, keys: tuple[str, ...]
         keys: columns that identify a line of the table; the others are averaged (NaN left out).
 
     Returns:
-        experiment, keys, averaged columns; lines in the order of the files. Empty without files.
+        experiment (the run's row), keys, averaged columns; lines in the order of the files. Empty
+        without files.
     """
     parts = []
     for run in runs:
         table = run.table(split, name)
         if set(keys) <= set(table.columns):
-            parts.append(table.assign(experiment=run.experiment))
+            parts.append(table.assign(experiment=run.row))
     by = ["experiment", *keys]
     if not parts:
         return pd.DataFrame(columns=by)
@@ -139,14 +192,17 @@ def _by_role(splits: dict[str, dict]) -> list[str]:
     return sorted(splits, key=order)
 
 
-def _why(path: Path) -> tuple[str, str]:
+def _why(path: Path, maps: str) -> tuple[str, str]:
     """Status and reason of a run without scores."""
     for stage in STAGES:
         if error := _notebook_error(path / stage / f"{stage}.ipynb"):
             return "failed", f"stopped in {stage}: {error}"
-    if (path / "evaluate" / "record.json").exists():
-        return "failed", "evaluate/record.json holds no scores"
-    begun = [s for s in STAGES if (path / s).is_dir() and any((path / s).iterdir())]
+    if (path / "evaluate" / maps / "record.json").exists():
+        return "failed", f"evaluate/{maps}/record.json holds no scores"
+    places = {"train": path / "train"} | {stage: path / stage / maps for stage in STAGES[1:]}
+    begun = [s for s, place in places.items() if place.is_dir() and any(place.iterdir())]
+    if begun == ["train"] and any((path / "evaluate").glob("*/record.json")):
+        return "failed", f"has no {maps} maps, only other kinds; make the pseudo-masks again"
     if begun:
         return "failed", f"has no scores; the last stage with files is {begun[-1]}"
     return "not run", "no files"

@@ -1,18 +1,18 @@
 """The parts of the report's page in their order, and the sentences that explain them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from wsssbench.errors import UserError
-from wsssbench.reporting import compare, origins, tables
+from wsssbench.reporting import compare, origins, side_by_side, tables
 from wsssbench.reporting.drawings import Drawing
 from wsssbench.reporting.gallery import Case, Gallery, cases
 from wsssbench.reporting.masks import masks_of_run
 from wsssbench.reporting.protocols import differing, in_words, protocols
-from wsssbench.reporting.records import Run, split_roles
+from wsssbench.reporting.records import Run, main_runs, split_roles
 from wsssbench.reporting.table import Table
 
 SCORES = (
@@ -37,6 +37,23 @@ CLASSES = (
     "square root, so that confusions of a few per cent can be seen."
 )
 SIZES = "An object is a connected region of one class in the true mask; n is their number."
+KINDS = (
+    "A row such as cam/scg is another kind of maps of the same training as the row cam and costs "
+    "no training of its own. Where experiments meet in figures, each is shown with its main kind, "
+    "the first one in the column maps above."
+)
+ABLATIONS = (
+    "Rows that the profile asks for. Scores at the threshold that is best on the training masks "
+    "(oracle), as papers print them, stand first, and those at the protocol's threshold beside."
+)
+WATCH = (
+    "Seed quality per epoch is an oracle curve for diagnosis: a fixed sample of training images, "
+    "one view each, scored against masks that training never sees. Nothing was chosen by it."
+)
+SHARES = (
+    "Shares of pixels are those of the pseudo-masks that a method teaches itself. A foreground "
+    "that shrinks epoch after epoch is a collapse in the making."
+)
 BOUNDARY = "Scores of the pixels near the border of a true object, where score maps are coarse."
 PICTURES = (
     "Chosen by the mIoU of the single image, over the classes that are in it or were predicted; "
@@ -63,7 +80,12 @@ class Section:
 
 
 def sections(
-    runs: list[Run], drawn: Mapping[Drawing, str], figures: pd.DataFrame, status: pd.DataFrame
+    runs: list[Run],
+    drawn: Mapping[Drawing, str],
+    figures: pd.DataFrame,
+    status: pd.DataFrame,
+    names: Mapping[str, str],
+    ablations: Sequence[tuple[str, Table]] = (),
 ) -> list[Section]:
     """All parts but the gallery.
 
@@ -72,6 +94,8 @@ def sections(
         drawn: SVG text per figure.
         figures: published figures.
         status: what is verified.
+        names: {experiment: published method}.
+        ablations: titles and tables of chosen rows; each gets a part of its own.
     """
 
     def pictures(key: str) -> list[tuple[str, bool]]:
@@ -86,20 +110,30 @@ def sections(
         f"tables, marked by a letter. They differ in: {', '.join(differing(groups))}."
     ]  # fmt: skip
     missing = origins.missing_table(runs)
+    scores = [SCORES, ORACLE] + ([KINDS] if any(not run.main for run in runs) else [])
+    training = {"watch": WATCH, "pixel_shares": SHARES}
+    said = [text for name, text in training.items()
+            if any(drawing.name.startswith(name) for drawing in drawn)]  # fmt: skip
+    chosen = [
+        Section(table.name, f"Ablation: {caption}", [] if place else [ABLATIONS], [], [table],
+                pictures(table.name))
+        for place, (caption, table) in enumerate(ablations)
+    ]  # fmt: skip
     return [
         Section("run", "What was run", mixed, terms, [origins.experiments_table(runs)]),
-        Section("results", "Results", [SCORES, ORACLE], [],
+        Section("results", "Results", scores, [],
                 [*tables.main_tables(runs), *tables.split_tables(runs)], pictures("results")),
+        *chosen,
         Section("thresholds", "Over the threshold", [CURVES], [], [], pictures("thresholds")),
-        Section("classes", "Per class", [CLASSES], [], tables.per_class_tables(runs),
+        Section("classes", "Per class", [CLASSES], [], side_by_side.per_class_tables(runs),
                 pictures("classes")),
-        Section("sizes", "By object size", [SIZES], [], tables.size_tables(runs),
+        Section("sizes", "By object size", [SIZES], [], side_by_side.size_tables(runs),
                 pictures("sizes")),
         Section("boundary", "At boundaries", [BOUNDARY], [], tables.boundary_tables(runs)),
-        Section("training", "Training", [], [], [], pictures("training")),
+        Section("training", "Training", said, [], [], pictures("training")),
         Section("published", "Published beside ours", [], [],
-                compare.published_tables(runs, figures)),
-        Section("status", "Verified or not", [], [], [compare.status_table(runs, status)]),
+                compare.published_tables(runs, figures, names)),
+        Section("status", "Verified or not", [], [], [compare.status_table(runs, status, names)]),
         Section("provenance", "Provenance", [], [], [origins.provenance_table(runs)]),
         Section("missing", "Failed or not run", [], [], [missing] if len(missing.frame) else []),
     ]  # fmt: skip
@@ -115,14 +149,15 @@ def gallery_section(runs: list[Run], root: str | Path | None, count: int, budget
         budget: bytes that all pictures together may take.
     """
     section = Section("gallery", "Worst and best images", [PICTURES])
-    firsts = {run.experiment: run for run in reversed(runs) if run.status == "done"}
+    finished = [run for run in main_runs(runs) if run.status == "done"]
+    firsts = {run.experiment: run for run in reversed(finished)}
     wanted = [(run, split) for run in reversed(firsts.values()) for split in split_roles([run])]
     if not wanted or root is None or count < 1:
         return section
     for run, split in wanted:
         shown: list[Case] = []
         try:
-            masks = masks_of_run(run.path, split, root)
+            masks = masks_of_run(run.path, split, root, run.maps)
             share = budget // len(wanted)
             shown, problems = cases(masks, run.table(split, "per_image"), count, share)
         except UserError as error:

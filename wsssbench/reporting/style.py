@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 
 from wsssbench.files import atomic, write_text
 
-# Okabe & Ito's palette: told apart with any of the common colour vision deficiencies.
+# Okabe & Ito's palette: told apart with any of the common colour vision deficiencies. Four of Paul
+# Tol's colours follow for large grids.
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00"),
+    *("#882255", "#44AA99", "#332288", "#999999"),
 )
 CORRECT, FALSE_POSITIVE, FALSE_NEGATIVE, WRONG = "#009E73", "#D55E00", "#0072B2", "#F0E442"
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*<>ph"
 WIDTH_IN = 4.8  # fits a phone without zooming or scrolling, two beside each other on a desk
 SHRINK = 0.72  # on a narrower screen than that a figure scrolls: its words stay readable
 SETTINGS = {
@@ -59,7 +61,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def colour_of(names: Iterable[str]) -> dict[str, str]:
-    """One colour per name, in order; the palette repeats after eight."""
+    """One colour per name, in order; the palette repeats after twelve."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(names))}
 
 

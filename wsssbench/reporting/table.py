@@ -19,6 +19,7 @@ MISSING = "–"
 FORMATS = {  # kind: (factor, decimals)
     "percent": (100.0, 1),
     "points": (100.0, 1),
+    "change": (100.0, 1),
     "fraction": (1.0, 3),
     "threshold": (1.0, 2),
     "count": (1.0, 0),
@@ -65,7 +66,8 @@ class Table:
     Attributes:
         name: file name without ending.
         caption: what it shows.
-        frame: raw values. Rows whose column `gap` holds a text show it in place of their numbers.
+        frame: raw values. Rows whose column `gap` holds a text show it in place of their numbers;
+            what is printed elsewhere (kind `range` in the last columns) stays.
         columns: the first one is the row's head.
         notes: sentences below the table.
         under: the protocol that all rows share, printed with the table.
@@ -128,7 +130,6 @@ class Table:
 
     def _line(self, place: int, row: dict[str, Any], marked: set) -> list[Cell]:
         gap = row.get("gap")
-        filled = [*takewhile(lambda c: c.kind == "text", self.columns)] if gap else self.columns
         cells = [
             Cell(
                 write(row.get(c.key), c.kind),
@@ -136,10 +137,15 @@ class Table:
                 c.kind,
                 (place, c.key) in marked,
             )
-            for c in filled
+            for c in self.columns
         ]
-        missing = len(self.columns) - len(filled)
-        return [*cells, Cell(str(gap), kind="gap", span=missing)] if gap and missing else cells
+        if not gap:
+            return cells
+        first = len([*takewhile(lambda c: c.kind == "text", self.columns)])
+        last = len([*takewhile(lambda c: c.kind == "range", reversed(self.columns))])
+        missing = len(cells) - first - last
+        middle = [Cell(str(gap), kind="gap", span=missing)] if missing > 0 else []
+        return [*cells[:first], *middle, *cells[len(cells) - last :]]
 
     def _best(self) -> set[tuple[int, str]]:
         """Places of the best values; what prints alike is alike, and nothing wins if all are."""
@@ -171,14 +177,15 @@ def write(value: Any, kind: str) -> str:
     if kind == "text" or isinstance(value, str):
         return str(value)
     shown = _shown(value, kind)
-    return f"{shown:,.{FORMATS[kind][1]}f}".replace(",", "\u202f").replace("-", "\u2212")
+    plus = "+" if kind == "change" and shown > 0 else ""
+    return f"{plus}{shown:,.{FORMATS[kind][1]}f}".replace(",", "\u202f").replace("-", "\u2212")
 
 
 def write_spread(value: Any, kind: str) -> str:
     """`± sd` in the unit and precision of its mean; nothing for one seed or for a setting."""
     if value is None or value != value or (kind in ("threshold", "count") and value == 0):
         return ""
-    return f"± {write(value, kind)}"
+    return f"± {write(value, 'points' if kind == 'change' else kind)}"
 
 
 def _shown(value: Any, kind: str) -> float | None:

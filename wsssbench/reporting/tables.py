@@ -1,13 +1,14 @@
 """The report's tables of our own runs. Rows of different protocols never meet in one of them.
 
-Published figures and the verified / not verified list are in `compare.py`.
+Scores have a row per experiment and kind of maps. Classes and sizes are in `side_by_side.py`,
+published figures and the verified / not verified list in `compare.py`.
 """
 
 import pandas as pd
 
 from wsssbench.reporting.averages import aggregate, rows, wide
 from wsssbench.reporting.protocols import in_short, protocol, protocols
-from wsssbench.reporting.records import Run, mean_table, split_roles
+from wsssbench.reporting.records import Run, split_roles
 from wsssbench.reporting.table import Column, Table
 
 SCORES = (("miou", "mIoU %", "percent", "max"), ("fp", "FP", "fraction", "min"),
@@ -29,13 +30,13 @@ COST = (
 
 
 def main_tables(runs: list[Run]) -> list[Table]:
-    """The comparison, one table per protocol, one row per experiment.
+    """The comparison, one table per protocol, one row per experiment and kind of maps.
 
     Columns per split: the scores at the protocol's threshold, at the best one (training splits),
     with image labels where the protocol uses none (marked †), mAP and CF1, boundary error; then
     time and memory. Experiments of which no run is done read `not run` in the first table.
     """
-    return [_main_table(*group, runs) for group in _groups(runs)]
+    return [_main_table(*group, runs) for group in groups_of(runs)]
 
 
 def _main_table(letter: str, members: list[Run], alone: bool, runs: list[Run]) -> Table:
@@ -54,8 +55,8 @@ def _main_table(letter: str, members: list[Run], alone: bool, runs: list[Run]) -
     notes = ["Mean ± sample standard deviation over seeds. Best of a column: ★."]
     if any(column.group.endswith(LABELLED) for column in columns):
         notes.append(GIVEN)
-    name, under = _name("main", letter, alone), _under(letter, members, alone)
-    return Table(name, "Main results.", _gaps(means), tuple(columns), tuple(notes), under=under)
+    name, said = named("main", letter, alone), under(letter, members, alone)
+    return Table(name, "Main results.", _gaps(means), tuple(columns), tuple(notes), under=said)
 
 
 def _score_columns(split: str, role: str, means: pd.DataFrame) -> list[Column]:
@@ -92,7 +93,7 @@ def _other_columns(roles: dict[str, str], means: pd.DataFrame) -> list[Column]:
 def split_tables(runs: list[Run]) -> list[Table]:
     """Every score of one split in one table: with intervals, precision and recall, oracle."""
     tables = []
-    for letter, members, alone in _groups(runs):
+    for letter, members, alone in groups_of(runs):
         means = _means(letter, runs)
         for split, role in split_roles(members).items():
             part = means[means["split"] == split].reset_index(drop=True)
@@ -123,68 +124,15 @@ def _split_table(
     ]  # fmt: skip
     columns = [c for c in columns if c.kind == "text" or c.kind == "range" or _has(part, c.key)]
     notes = [INTERVAL, GIVEN] if any(c.key == "labelled_miou" for c in columns) else [INTERVAL]
-    name, under = _name(f"scores_{split}", letter, alone), _under(letter, members, alone)
+    name, said = named(f"scores_{split}", letter, alone), under(letter, members, alone)
     caption = f"All scores on {split}."
-    return Table(name, caption, _gaps(part), tuple(columns), tuple(notes), under=under)
-
-
-def per_class_tables(runs: list[Run]) -> list[Table]:
-    """IoU, FP and FN per class, one table per protocol and split, experiments side by side."""
-    values = (("iou", "IoU %", "percent", "max"), *SCORES[1:])
-    return _by_experiment(runs, "per_class", "Per class", (Column("class", "class"),), values)
-
-
-def size_tables(runs: list[Run]) -> list[Table]:
-    """Recall and IoU of objects by their size, one table per protocol and split."""
-    keys = (
-        Column("size", "size"),
-        Column("low_px", "from, px", "count"),
-        Column("high_px", "to, px", "count"),
-        Column("objects", "objects", "count"),
-    )
-    values = (("recall", "found %", "percent", "max"), ("iou", "IoU %", "percent", "max"))
-    return _by_experiment(runs, "objects", "Objects by size", keys, values)
-
-
-def _by_experiment(
-    runs: list[Run], file: str, what: str, keys: tuple[Column, ...], values: tuple
-) -> list[Table]:
-    """Lines of evaluate/<split>/<file>.csv with the experiments' values beside each other.
-
-    Args:
-        runs: all runs.
-        file: name without ending.
-        what: begins the caption.
-        keys: columns that say what a line is about; the first one alone identifies it.
-        values: (column, head, kind, best) of what each experiment has.
-    """
-    tables = []
-    for letter, members, alone in _groups(runs):
-        for split in split_roles(members):
-            table = mean_table(members, split, file, (keys[0].key,))
-            shown = [value for value in values if value[0] in table.columns]
-            if table.empty or not shown:
-                continue
-            heads = [key for key in keys if key.key in table.columns]
-            frame = table.groupby(keys[0].key, sort=False)[[h.key for h in heads[1:]]].first()
-            columns = []
-            for name, part in table.groupby("experiment", sort=False):
-                part = part.set_index(keys[0].key)
-                for key, head, kind, best in shown:
-                    frame[f"{name}.{key}"] = part[key]
-                    columns.append(Column(f"{name}.{key}", head, kind, str(name), best))
-            caption, under = f"{what} on {split}, mean over seeds.", _under(letter, members, alone)
-            columns = (*heads, *columns)
-            name, notes = _name(f"{file}_{split}", letter, alone), _absent(runs)
-            frame = frame.reset_index()
-            tables.append(Table(name, caption, frame, columns, notes, across=True, under=under))
-    return tables
+    return Table(name, caption, _gaps(part), tuple(columns), tuple(notes), under=said)
 
 
 def boundary_tables(runs: list[Run]) -> list[Table]:
     """Scores in the band around object boundaries beside those of the whole image."""
     tables = []
-    for letter, members, alone in _groups(runs):
+    for letter, members, alone in groups_of(runs):
         means = wide(_means(letter, runs))
         columns = [Column("experiment", "experiment"), Column("seeds", "seeds")]
         for split in split_roles(members):
@@ -197,12 +145,12 @@ def boundary_tables(runs: list[Run]) -> list[Table]:
         if len(columns) > 2:
             width = aggregate(rows(members))["boundary_width_px"].max()
             caption = f"Within {width:.0f} px of an object's boundary."
-            name, under = _name("boundary", letter, alone), _under(letter, members, alone)
-            tables.append(Table(name, caption, _gaps(means), tuple(columns), under=under))
+            name, said = named("boundary", letter, alone), under(letter, members, alone)
+            tables.append(Table(name, caption, _gaps(means), tuple(columns), under=said))
     return tables
 
 
-def _groups(runs: list[Run]) -> list[tuple[str, list[Run], bool]]:
+def groups_of(runs: list[Run]) -> list[tuple[str, list[Run], bool]]:
     """(letter, runs, whether it is the only protocol); one empty group when nothing is done."""
     groups = protocols(runs) or {"": []}
     return [(letter, members, len(groups) == 1) for letter, members in groups.items()]
@@ -227,21 +175,17 @@ def _gaps(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(gap=said.where(missing, ""), seeds=counts)
 
 
-def _under(letter: str, members: list[Run], alone: bool) -> str:
+def under(letter: str, members: list[Run], alone: bool) -> str:
+    """The protocol that a table's rows share, in short."""
     if not members:
         return "No run is done yet."
     name = "Protocol" if alone else f"Protocol {letter}"
     return f"{name}: {in_short(protocol(members[0]))}."
 
 
-def _name(stem: str, letter: str, alone: bool) -> str:
+def named(stem: str, letter: str, alone: bool) -> str:
+    """File name of a table: with the protocol's letter where there are several."""
     return stem if alone else f"{stem}_{letter.lower()}"
-
-
-def _absent(runs: list[Run]) -> tuple[str, ...]:
-    """A note that names the runs that a table without their rows lacks."""
-    absent = [run.name for run in runs if run.status != "done"]
-    return (f"Not in it, for want of scores: {', '.join(absent)}.",) if absent else ()
 
 
 def _has(frame: pd.DataFrame, key: str) -> bool:

@@ -7,7 +7,7 @@ import torch
 from wsssbench import methods, models
 from wsssbench.data.folder import Folder
 from wsssbench.data.manifest import check
-from wsssbench.errors import UserError
+from wsssbench.errors import UserError, unknown
 from wsssbench.files import read_json
 from wsssbench.methods.base import Method
 from wsssbench.params import Profile
@@ -26,6 +26,21 @@ def manifest_of(profile: Profile) -> dict:
 def prepare_dir(profile: Profile) -> Path:
     """Where the stage `prepare` writes."""
     return Path("runs") / profile.profile / "prepare"
+
+
+def kinds_of(profile: Profile, experiment: str) -> tuple[str, ...]:
+    """The kinds of maps that an experiment is read out in, the main one first.
+
+    Raises:
+        UserError: its method does not know one of them.
+    """
+    chosen = profile.experiments[experiment]
+    known = methods.METHODS[chosen.method].kinds
+    for kind in chosen.maps:
+        if kind not in known:
+            where = f"{profile.params_file}: experiments.{experiment}.maps"
+            raise UserError(f"{where}: {unknown('kind of maps', kind, known)}")
+    return chosen.maps or known[:1]
 
 
 def open_folder(profile: Profile, *, masks: bool) -> tuple[Folder, dict]:

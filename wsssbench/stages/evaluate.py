@@ -1,4 +1,5 @@
-"""Stage evaluate: masks and maps against ground truth -> record.json, metrics.json, tables.
+"""Stage evaluate: masks and maps against ground truth -> record.json, metrics.json and tables, for
+each kind of maps that the experiment is read out in.
 
 The protocol's row comes from the mask files; the oracle and the curves from the stored maps. The
 oracle's threshold is the best one on the training masks, also where it is applied to val.
@@ -26,7 +27,7 @@ from wsssbench.evaluation.reading import read_mask
 from wsssbench.files import read_json, write_json, write_text
 from wsssbench.params import Profile
 from wsssbench.progress import progress
-from wsssbench.stages.common import open_folder
+from wsssbench.stages.common import kinds_of, open_folder
 
 SUMMARY = ("miou", "fp", "fn", "oracle_threshold", "oracle_miou", "oracle_fp", "oracle_fn", "map")
 
@@ -41,16 +42,39 @@ def evaluate(profile: Profile, experiment: str, seed: int) -> Path:
         UserError: masks or maps are missing, or no image of any split has a ground-truth mask.
     """
     run = profile.run_dir(experiment, seed)
-    masks, out = run / "pseudo_masks", run / "evaluate"
+    folder, _ = open_folder(profile, masks=True)
+    for kind in kinds_of(profile, experiment):
+        out = run / "evaluate" / kind
+        protocol, splits = _score(profile, folder, experiment, run, kind)
+        record = {
+            "profile": profile.profile,
+            "experiment": experiment,
+            "title": profile.experiments[experiment].title or experiment,
+            "maps": kind,
+            "seed": seed,
+            "provenance": read_json(run / "train" / "provenance.json", "Train the run again."),
+            "protocol": protocol.to_dict(),
+            "splits": splits,
+        }
+        write_json(out / "record.json", record)
+        metrics = {s: {key: found.get(key) for key in SUMMARY} for s, found in splits.items()}
+        write_json(out / "metrics.json", metrics)
+    return run / "evaluate"
+
+
+def _score(
+    profile: Profile, folder: Folder, experiment: str, run: Path, kind: str
+) -> tuple[Protocol, dict[str, dict[str, Any]]]:
+    """Scores of one kind of maps on all splits; the tables are written beside."""
+    masks, out = run / "pseudo_masks" / kind, run / "evaluate" / kind
     again = f"Run: python -m wsssbench pseudo-masks -p {profile.params_file} -e {experiment}"
     protocol = Protocol.from_dict(read_json(masks / "protocol.json", again))
-    folder, _ = open_folder(profile, masks=True)
     threshold = protocol.threshold
     splits: dict[str, dict[str, Any]] = {}
     oracle = None
     for split, role in profile.data.scored.items():
         found = {"role": role, "labels_used": protocol.labels_used[split], "threshold": threshold}
-        found |= _classification(folder, masks / split, out / split)
+        found |= _classification(folder, masks.parent / f"{split}.csv", out / split)
         if ids := [name for name in folder.ids(split) if folder.has_mask(name)]:
             scores, sweep = _masks(profile, folder, masks / split, ids, threshold)
             oracle = sweep.best()[0] if role == "train" else oracle
@@ -64,19 +88,7 @@ def evaluate(profile: Profile, experiment: str, seed: int) -> Path:
             f"No image of {', '.join(splits)} has a mask in {folder.root / MASKS}: nothing to "
             "score. Add masks of at least some images, or leave the stage evaluate out."
         )
-    record = {
-        "profile": profile.profile,
-        "experiment": experiment,
-        "title": profile.experiments[experiment].title or experiment,
-        "seed": seed,
-        "provenance": read_json(run / "train" / "provenance.json", "Train the run again."),
-        "protocol": protocol.to_dict(),
-        "splits": splits,
-    }
-    write_json(out / "record.json", record)
-    metrics = {s: {key: found.get(key) for key in SUMMARY} for s, found in splits.items()}
-    write_json(out / "metrics.json", metrics)
-    return out
+    return protocol, splits
 
 
 def score_folder(
@@ -168,8 +180,8 @@ def _with_labels(
     return _at(sweep, threshold)
 
 
-def _classification(folder: Folder, masks: Path, out: Path) -> dict[str, Any]:
-    table = pd.read_csv(masks / "probabilities.csv", dtype={"id": str}).set_index("id")
+def _classification(folder: Folder, path: Path, out: Path) -> dict[str, Any]:
+    table = pd.read_csv(path, dtype={"id": str}).set_index("id")
     labels = np.stack([folder.label(name) for name in table.index])
     probabilities = table.to_numpy(np.float32)
     threshold, precision, recall, f1 = cf1_sweep(probabilities, labels).best()

@@ -3,21 +3,23 @@
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 
 from wsssbench.data.folder import Folder
 from wsssbench.data.layout import MASKS
 from wsssbench.engine import devices
 from wsssbench.engine.inference import write_maps, write_masks
-from wsssbench.evaluation import Protocol, evaluate_maps
+from wsssbench.evaluation import Protocol, cf1_sweep, evaluate_maps
 from wsssbench.files import read_json, write_json
 from wsssbench.methods.multiscale import equivalent_threshold
 from wsssbench.params import Profile
-from wsssbench.stages.common import load_trained, open_folder
+from wsssbench.stages.common import kinds_of, load_trained, open_folder
 
 
 def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
-    """Write maps and masks of all lists of the profile, and protocol.json.
+    """Write maps and masks of all lists and kinds of the experiment, and a protocol per kind.
 
     Training lists and the hold-out use image labels to gate the classes; val does not.
 
@@ -32,6 +34,7 @@ def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
     folder, _ = open_folder(profile, masks=False)
     method = load_trained(profile, experiment, folder, run / "train" / "model.pt")
     method = method.to(devices.choose(profile.machine), memory_format=torch.channels_last)
+    method.maps = kinds_of(profile, experiment)
     labels_used = {
         data.train: True,
         **{split: role == "train" for split, role in data.scored.items()},
@@ -39,35 +42,47 @@ def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
     if settings.threshold_rule == "holdout":
         labels_used[data.holdout] = True
     started = time.monotonic()
-    for split, used in labels_used.items():
+    for split in sorted(labels_used, key=labels_used.get, reverse=True):
+        if settings.conf_threshold is not None:
+            method.conf_threshold = settings.conf_threshold
+        elif not labels_used[split]:
+            method.conf_threshold = _best_cf1(folder, out / f"{data.train}.csv")
         write_maps(
-            method,
-            folder,
-            folder.ids(split),
-            out / split,
-            settings,
-            profile.machine,
-            labels_used=used,
+            method, folder, split, out, settings, profile.machine, labels_used=labels_used[split]
         )
     seconds = time.monotonic() - started
-    protocol = _protocol(profile, folder, out, labels_used)
-    for split in labels_used:
-        write_masks(out / split, folder.ids(split), protocol.threshold)
-    write_json(out / "protocol.json", protocol.to_dict())
+    for kind in method.maps:
+        protocol = _protocol(profile, folder, out / kind, labels_used, method.conf_threshold)
+        for split in labels_used:
+            write_masks(out / kind / split, folder.ids(split), protocol.threshold)
+        write_json(out / kind / "protocol.json", protocol.to_dict())
     images = sum(len(folder.ids(split)) for split in labels_used)
     write_json(out / "timing.json", {"inference_s": round(seconds, 2), "images": images})
     return out
 
 
-def _protocol(profile: Profile, folder: Folder, out: Path, labels_used: dict) -> Protocol:
+def _best_cf1(folder: Folder, path: Path) -> float:
+    """The probability at which CF1 is best on the training list: image labels, no masks."""
+    table = pd.read_csv(path, dtype={"id": str}).set_index("id")
+    labels = np.stack([folder.label(name) for name in table.index])
+    steps = [step / 100 for step in range(1, 100)]
+    return cf1_sweep(table.to_numpy(np.float32), labels, steps).best()[0]
+
+
+def _protocol(
+    profile: Profile, folder: Folder, out: Path, labels_used: dict, conf_threshold: float
+) -> Protocol:
     settings = profile.pseudo_masks
-    weights = read_json(out.parent / "train" / "provenance.json", "Train the run again.")
+    weights = read_json(out.parents[1] / "train" / "provenance.json", "Train the run again.")
+    rule = "fixed" if settings.conf_threshold is not None else f"best CF1 on {profile.data.train}"
     shared = {
         "scales": settings.scales,
         "flip": settings.flip,
         "map_stride": settings.map_stride,
         "labels_used": labels_used,
-        "conf_threshold": settings.conf_threshold,
+        "conf_threshold": conf_threshold,
+        "conf_rule": rule,
+        "refinement": () if out.name in ("cam", "decoder") else tuple(out.name.split("+")),
         "ema": weights["ema"] > 0,
         "initial_weights": weights["weights_hash"],
     }

@@ -1,9 +1,11 @@
 """Stage report: all runs of the grid -> reports/<profile>/."""
 
+import dataclasses
 from pathlib import Path
 
 from wsssbench.params import Profile
 from wsssbench.reporting import build
+from wsssbench.stages.common import kinds_of
 
 
 def report(profile: Profile) -> Path:
@@ -11,15 +13,21 @@ def report(profile: Profile) -> Path:
 
     Returns:
         The path of index.html.
+
+    Raises:
+        UserError: a table of the profile names a row, column or split that there is not.
     """
+    chosen = {name: profile.experiments[name] for name in profile.grid.experiments}
     return build(
         Path("runs") / profile.profile,
         Path("reports") / profile.profile,
         profile=profile.profile,
-        experiments=profile.grid.experiments,
+        kinds={name: kinds_of(profile, name) for name in chosen},
         seeds=profile.grid.seeds,
         data_root=profile.data.root,
         title=profile.report.title,
         note=profile.report.note,
         gallery=profile.report.gallery,
+        tables=[dataclasses.asdict(table) for table in profile.report.tables],
+        published={name: one.published or one.method for name, one in chosen.items()},
     )

@@ -5,16 +5,18 @@ from functools import partial
 from pathlib import Path
 
 from wsssbench import provenance
-from wsssbench.data.folder import LabelledImages
+from wsssbench.data.folder import Folder, LabelledImages
 from wsssbench.data.transforms import TrainTransform
 from wsssbench.engine import devices
 from wsssbench.engine.train import Job
 from wsssbench.engine.train import train as run
+from wsssbench.engine.watch import Watch
+from wsssbench.methods import code_of
 from wsssbench.models import weights_hash
 from wsssbench.params import Profile
 from wsssbench.plan import code_hash, roots_of
 from wsssbench.stages import plan
-from wsssbench.stages.common import build_method, open_folder
+from wsssbench.stages.common import build_method, kinds_of, open_folder
 
 
 def train(profile: Profile, experiment: str, seed: int) -> Path:
@@ -39,7 +41,7 @@ def train(profile: Profile, experiment: str, seed: int) -> Path:
     initial = weights_hash(model.backbone, model.weights)
     # what must be equal for a checkpoint to be continued; the schedule and the seed are added there
     identity = {
-        "code": code_hash(roots_of("train", chosen.method)),
+        "code": code_hash(roots_of("train", code_of(chosen.method, chosen.settings))),
         "content": manifest["content_hash"],
         "split": profile.data.train,
         "method": [chosen.method, chosen.settings],
@@ -70,5 +72,22 @@ def train(profile: Profile, experiment: str, seed: int) -> Path:
         **provenance.git_state(),
     }
     dataset = LabelledImages(folder, ids, transform)
-    run(Job(build, dataset, settings, profile.machine, seed, out, identity, facts))
+    watch = _watch(profile, experiment, folder, settings.watch)
+    run(Job(build, dataset, settings, profile.machine, seed, out, identity, facts, watch))
     return out
+
+
+def _watch(profile: Profile, experiment: str, folder: Folder, count: int) -> Watch | None:
+    """A watch over `count` images spread over the scored training list; None for 0."""
+    if not count:
+        return None
+    ids = folder.ids(profile.data.seed_split or profile.data.train)
+    chosen = ids[:: max(1, len(ids) // count)][:count]
+    return Watch(
+        folder,
+        chosen,
+        kinds_of(profile, experiment),
+        profile.evaluate.grid,
+        profile.pseudo_masks.threshold,
+        profile.machine,
+    )
