@@ -265,6 +265,20 @@ def test_autocast_changes_nothing():
         assert torch.equal(pamr(images, maps), expected)
 
 
+def test_threads_are_as_before():
+    images, maps = draw()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        pamr(images, maps)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(TypeError):
+            pamr(images, maps, iterations=None)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_no_gradient_and_inputs_stay():
     images, maps = draw()
     before = images.clone(), maps.clone()

@@ -6,6 +6,7 @@ padded maps are added up in place. Same numbers, no such array, only the maps wo
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,7 @@ RING = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 EPS = 1e-8
 CPU_BYTES = 2**24  # images are taken by as many as fit here: about a processor's last cache,
 GPU_BYTES = 2**29  # while a GPU wants few, large steps
-CPU_STRIP = 2**15 - 1  # values of a strip of rows; PyTorch would share larger ones among threads,
-# which wait for each other after each of the 480 steps: no gain on two cores, ruin on busy ones
+CPU_STRIP = 2**19  # map values whose 48 terms are added up before the next ones
 
 
 @torch.no_grad()
@@ -58,14 +58,15 @@ def pamr(
     size = images.shape[-2:]
     refined = maps.new_zeros(*maps.shape[:2], *size, dtype=torch.float32)
     filled = maps.flatten(2).any(2)
-    for part in _parts(images, 2 * len(RING) * len(dilations)):
-        image, channel = filled[part].nonzero(as_tuple=True)
-        if len(image):
-            pairs = _resize(maps[part][image, channel], size, align_corners)
-            weights = pamr_weights(images[part], dilations=dilations, sigma=sigma)
-            refined[part][image, channel] = propagate(
-                weights, pairs, index=image, iterations=iterations, dilations=dilations
-            )
+    with _steadily(images.device):
+        for part in _parts(images, 2 * len(RING) * len(dilations)):
+            image, channel = filled[part].nonzero(as_tuple=True)
+            if len(image):
+                pairs = _resize(maps[part][image, channel], size, align_corners)
+                weights = pamr_weights(images[part], dilations=dilations, sigma=sigma)
+                refined[part][image, channel] = propagate(
+                    weights, pairs, index=image, iterations=iterations, dilations=dilations
+                )
     return refined
 
 
@@ -90,7 +91,7 @@ def pamr_weights(
     _check(images, dilations, sigma)
     neighbours = len(RING) * len(dilations)
     weights = images.new_empty(len(images), neighbours, *images.shape[2:], dtype=torch.float32)
-    with torch.autocast(images.device.type, enabled=False):
+    with _steadily(images.device):
         for part in _parts(images, 2 * neighbours):
             logits = _similarity(images[part].float(), dilations, sigma)
             torch.softmax(logits, dim=1, out=weights[part])
@@ -125,7 +126,7 @@ def propagate(
     members = _members(weights, maps, index, dilations)
     pairs, pad = maps.flatten(0, 1) if index is None else maps, max(dilations)
     refined = torch.empty_like(pairs, dtype=torch.float32)
-    with torch.autocast(weights.device.type, enabled=False):
+    with _steadily(weights.device):
         for part in _parts(weights, weights.shape[1] + 2 * max(map(len, members), default=0)):
             groups = members[part]
             chosen = [pair for group in groups for pair in group]
@@ -138,6 +139,24 @@ def propagate(
                 _iterate(weights[part], padded, iterations, dilations)
                 refined[chosen] = padded[..., pad:-pad, pad:-pad][image, slot]
     return refined.view_as(maps)
+
+
+@contextmanager
+def _steadily(device: torch.device) -> Iterator[None]:
+    """In float32 under autocast too, and on one thread of a CPU.
+
+    The steps are many and short. Threads would wait for each other after every one: little gain on
+    a few cores, and many times slower as soon as another program uses one of them.
+    """
+    threads = torch.get_num_threads()
+    try:
+        if device.type == "cpu" and threads > 1:
+            torch.set_num_threads(1)
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def _similarity(images: Tensor, dilations: Sequence[int], sigma: float) -> Tensor:
