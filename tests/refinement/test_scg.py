@@ -232,6 +232,26 @@ def test_autocast_changes_nothing():
         assert torch.equal(self_correlation(features), expected[1])
 
 
+@pytest.mark.parametrize(("positions", "threads"), [(36, 1), (35, 2)])
+def test_small_grids_take_one_thread(monkeypatch, positions, threads):
+    cams, features = draw()
+    before, seen, real = torch.get_num_threads(), [], MODULE.self_correlation
+
+    def spy(*args, **settings):
+        seen.append(torch.get_num_threads())
+        return real(*args, **settings)
+
+    monkeypatch.setattr(MODULE, "self_correlation", spy)
+    monkeypatch.setattr(MODULE, "SHARED_FROM", positions)
+    try:
+        torch.set_num_threads(2)
+        scg(cams, features)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [threads]
+
+
 def test_no_gradient_and_inputs_stay():
     cams, features = draw()
     before = [tensor.clone() for tensor in (cams, *features)]

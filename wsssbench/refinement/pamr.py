@@ -58,7 +58,7 @@ def pamr(
     size = images.shape[-2:]
     refined = maps.new_zeros(*maps.shape[:2], *size, dtype=torch.float32)
     filled = maps.flatten(2).any(2)
-    with _steadily(images.device):
+    with one_thread(images.device), torch.autocast(images.device.type, enabled=False):
         for part in _parts(images, 2 * len(RING) * len(dilations)):
             image, channel = filled[part].nonzero(as_tuple=True)
             if len(image):
@@ -91,7 +91,7 @@ def pamr_weights(
     _check(images, dilations, sigma)
     neighbours = len(RING) * len(dilations)
     weights = images.new_empty(len(images), neighbours, *images.shape[2:], dtype=torch.float32)
-    with _steadily(images.device):
+    with one_thread(images.device), torch.autocast(images.device.type, enabled=False):
         for part in _parts(images, 2 * neighbours):
             logits = _similarity(images[part].float(), dilations, sigma)
             torch.softmax(logits, dim=1, out=weights[part])
@@ -126,7 +126,7 @@ def propagate(
     members = _members(weights, maps, index, dilations)
     pairs, pad = maps.flatten(0, 1) if index is None else maps, max(dilations)
     refined = torch.empty_like(pairs, dtype=torch.float32)
-    with _steadily(weights.device):
+    with one_thread(weights.device), torch.autocast(weights.device.type, enabled=False):
         for part in _parts(weights, weights.shape[1] + 2 * max(map(len, members), default=0)):
             groups = members[part]
             chosen = [pair for group in groups for pair in group]
@@ -142,21 +142,21 @@ def propagate(
 
 
 @contextmanager
-def _steadily(device: torch.device) -> Iterator[None]:
-    """In float32 under autocast too, and on one thread of a CPU.
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Keep PyTorch on one thread of a CPU, for many short steps.
 
-    The steps are many and short. Threads would wait for each other after every one: little gain on
-    a few cores, and many times slower as soon as another program uses one of them.
+    Threads would wait for each other after every step: little gain on a few cores, and many times
+    slower as soon as another program uses one of them.
     """
     threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
     try:
-        if device.type == "cpu" and threads > 1:
-            torch.set_num_threads(1)
-        with torch.autocast(device.type, enabled=False):
-            yield
+        yield
     finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
 
 
 def _similarity(images: Tensor, dilations: Sequence[int], sigma: float) -> Tensor:

@@ -7,6 +7,7 @@ selections are the rows of one matrix product per batch.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsssbench.errors import UserError, unknown
+from wsssbench.refinement.pamr import one_thread
 
 EPS = 1e-10
 COLUMN_EPS = {"rs": 1e-10, "spa": 1e-5}  # in the first-order column sums, by variant
 CPU_BYTES = 2**24  # images are taken by as many as fit here: about a processor's last cache,
 GPU_BYTES = 2**29  # while a GPU wants few, large steps
+SHARED_FROM = 512  # positions from which the products are worth several threads
 Variant = Literal["rs", "spa"]
 
 
@@ -64,7 +67,10 @@ def scg(
             f"got {tuple(cams.shape)}. Resize the features to the maps (resize_features)."
         )
     spread = torch.empty_like(cams, dtype=torch.float32)
-    with torch.autocast(cams.device.type, enabled=False):
+    alone = (
+        one_thread(cams.device) if cams.shape[2] * cams.shape[3] < SHARED_FROM else nullcontext()
+    )
+    with alone, torch.autocast(cams.device.type, enabled=False):
         for part in _parts(cams, order):
             correlation = self_correlation(
                 [level[part] for level in features],
