@@ -52,6 +52,9 @@ class ModelSettings:
 class TrainSettings:
     """The schedule, the optimiser and the augmentation of training.
 
+    Rates fall by the poly schedule: `lr` of the backbone, `lr_new` of new layers, `lr_decoder` of
+    the decoder (None: lr_new). `drop` [epoch, factor] multiplies all of them from that epoch on.
+
     `watch` is the number of training images whose maps are scored against their masks after each
     epoch, for the oracle curves of the report; training itself never sees the outcome.
     """
@@ -68,6 +71,8 @@ class TrainSettings:
     nesterov: bool = False
     weight_decay: float = 1e-4
     power: float = 0.9
+    lr_decoder: float | None = None
+    drop: tuple[int, float] | None = None
     ema: float = 0.0
     flip: float = 0.5
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
@@ -162,7 +167,8 @@ class Experiment:
         method: name in `wsssbench.methods`.
         title: for people.
         maps: kinds of score maps to read out, each a row of its own; by default the method's usual.
-        published: name of this recipe among the published figures; by default the method's.
+        published: name of this recipe among the published figures, by default the method's;
+            `none` where there is no such figure.
         settings: keyword arguments of the method.
         model, train: keys of these sections that differ here.
     """

@@ -62,11 +62,11 @@ def test_dropout_takes_whole_channels_in_training_only():
 def test_groups_hold_every_trainable_parameter_once():
     net = network(decoder=True)
     groups = net.parameter_groups()
-    assert set(groups) == {"backbone", "new"}
-    assert {id(p) for p in groups["backbone"]} == {id(p) for p in net.backbone.parameters()}
-    new = [*net.classifier.parameters(), *net.decoder.parameters()]
-    assert {id(p) for p in groups["new"]} == {id(p) for p in new}
-    assert len(groups["backbone"]) + len(groups["new"]) == len(list(net.parameters()))
+    parts = {"backbone": net.backbone, "new": net.classifier, "decoder": net.decoder}
+    assert set(groups) == set(parts)
+    for name, part in parts.items():
+        assert {id(p) for p in groups[name]} == {id(p) for p in part.parameters()}
+    assert sum(map(len, groups.values())) == len(list(net.parameters()))
 
 
 def test_groups_leave_out_frozen_stages():

@@ -1,12 +1,15 @@
 """Figures about training: seed quality per epoch, shares of pixels."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from make_runs import of
-from make_training import MIX_START, RS_START, rs_history
+from make_training import MIX_START, RS_START, rs_history, watch
 
-from wsssbench.reporting.records import load_runs
+from wsssbench.reporting.counterparts import published_name
+from wsssbench.reporting.records import Run, load_run, load_runs
 from wsssbench.reporting.training_drawings import starts, training_drawings
 from wsssbench.reporting.training_figures import pixel_shares, watch_curves
 
@@ -75,3 +78,25 @@ def test_shares_are_stacked_to_the_whole():
 def test_one_epoch_of_shares_can_be_drawn():
     history = rs_history(np.random.default_rng(0)).iloc[:RS_START].assign(experiment="rs")
     assert len(pixel_shares(history, {}, "t").axes[0].patches) == 3
+
+
+def test_an_untrained_decoder_has_no_curve(tmp_path):
+    folder = tmp_path / "rs-0"
+    (folder / "train").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rs_history(rng).to_csv(folder / "train" / "history.csv", index=False)
+    both = watch(rng, ("decoder", "cam"))
+    both.to_csv(folder / "train" / "watch.csv", index=False)
+    (folder / "train" / "provenance.json").write_text('{"method": "recurseed"}')
+    (figure,) = (d.figure for d in training_drawings([load_run(folder, "rs", 0, "decoder")])
+                 if d.name.startswith("watch"))  # fmt: skip
+    first = sorted(
+        line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) > 2
+    )
+    assert first == [1, RS_START]
+
+
+def test_a_recipe_that_nobody_published_has_no_counterpart():
+    run = Run("rs_identity", 0, Path("nowhere"), "done", provenance={"method": "recurseed"})
+    assert published_name(run, {"rs_identity": "none"}, ["recurseed"]) == ""
+    assert published_name(run, {}, ["recurseed"]) == "recurseed"

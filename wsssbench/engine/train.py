@@ -130,7 +130,7 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
             generator.manual_seed(seed)
             method.train()
         step = (epoch - 1) * len(batches) + index
-        optimiser.set_rate(optimizer, step, steps, settings.power)
+        optimiser.set_rate(optimizer, step, steps, epoch, settings)
         optimizer.zero_grad(set_to_none=True)
         for part in split(batch, settings.accumulate):
             at = Progress(epoch, settings.epochs, step, steps, generator)

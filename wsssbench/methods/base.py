@@ -99,7 +99,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """{"backbone": […], "new": […]}: new layers get their own learning rate."""
+        """{"backbone": […], "new": […], "decoder": […]}, each with a learning rate of its own."""
 
     def after_step(self) -> None:
         """Called after each optimiser step, for an EMA teacher or a memory."""

@@ -188,7 +188,7 @@ class RecurSeed(Method):
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The backbone's parameters; those of classifier and decoder."""
+        """The parameters of backbone, classifier and decoder."""
         return self.network.parameter_groups()
 
     def memory(self) -> dict:

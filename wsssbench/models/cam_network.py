@@ -77,9 +77,10 @@ class CamNetwork(nn.Module):
         return Output(features, cam, cam.mean(dim=(2, 3)), decoded)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters: {"backbone": […], "new": [classifier and decoder]}."""
-        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "new": []}
+        """Trainable parameters: {"backbone": […], "new": [the classifier's], "decoder": […]}."""
+        names = {"backbone": "backbone", "classifier": "new", "decoder": "decoder"}
+        groups: dict[str, list[nn.Parameter]] = {group: [] for group in names.values()}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                groups["backbone" if name.startswith("backbone.") else "new"].append(parameter)
+                groups[names[name.split(".")[0]]].append(parameter)
         return groups

@@ -14,6 +14,7 @@ DECODER, SEED, DECODER_SEED = "decoder", "seed", "decoder seed"
 USUAL = ("cam", DECODER)  # kinds of maps that go by the method's own name
 CLASSIFIER, UNSAID = "classification", "unknown"
 PREFERRED = "ResNet-50"  # of several printed figures
+UNPUBLISHED = "none"
 
 
 class Printed(NamedTuple):
@@ -38,10 +39,11 @@ def published_name(run: Run, names: Mapping[str, str], known: Iterable[str]) -> 
         known: published methods; an experiment named like one of these counts as that.
 
     Returns:
-        Name of a method, by default the run's own; empty for a run that left no file.
+        Name of a method, by default the run's own; empty for a run that left no file, and where
+        `names` says `none`: nobody has published this recipe.
     """
-    if names.get(run.experiment):
-        return names[run.experiment]
+    if given := names.get(run.experiment):
+        return "" if given == UNPUBLISHED else given
     own = run.experiment if run.experiment in set(known) else run.provenance.get("method")
     return str(own or "")
 

@@ -47,7 +47,7 @@ def training_drawings(runs: Iterable[Run]) -> list[Drawing]:
 
 def _watches(runs: list[Run]) -> list[Drawing]:
     """One figure of all experiments' first kinds, and one per experiment with several kinds."""
-    tables = [run.watch().assign(experiment=run.experiment, seed=run.seed) for run in runs]
+    tables = [_trained(run).assign(experiment=run.experiment, seed=run.seed) for run in runs]
     tables = [table for table in tables if watched(table)]
     if not tables:
         return []
@@ -67,6 +67,14 @@ def _watches(runs: list[Run]) -> list[Drawing]:
             part = part.assign(experiment=part["maps"])
             drawn.append(_watch(f"watch_{name}", part, starts(known[name]), name))
     return drawn
+
+
+def _trained(run: Run) -> pd.DataFrame:
+    """The run's watch without the epochs in which its decoder had not been trained at all."""
+    watch, begins = run.watch(), starts(run).get("RecurSeed begins", 1.0)
+    if not watched(watch) or "maps" not in watch:
+        return watch
+    return watch[(watch["maps"] != "decoder") | (watch["epoch"] >= begins)]
 
 
 def _agreed(every: list[dict[str, float]]) -> dict[str, float]:
