@@ -10,6 +10,7 @@ from wsssbench.data.folder import Folder, LabelledImages
 from wsssbench.data.transforms import TrainTransform
 from wsssbench.engine.train import Job
 from wsssbench.methods import CAM
+from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.params import MachineSettings, TrainSettings
 
 MACHINE = MachineSettings(device="cpu", workers=0)
@@ -39,6 +40,24 @@ class Interrupted(CAM):
 
     def losses(self, batch, progress) -> dict[str, Tensor]:
         if progress.step == self.stop_at:
+            raise KeyboardInterrupt
+        return super().losses(batch, progress)
+
+
+class WithBank(RecurSeed):
+    """RecurSeed from the second epoch, with CDA, which remembers objects of earlier batches."""
+
+    def __init__(self, backbone, num_classes):
+        mix = {"mixer": "cda", "start": 2, "options": {"ratio": [0.0, 1.0]}}
+        super().__init__(backbone, num_classes, decoder_width=8, rs_start=1, mix=mix)
+
+
+class InterruptedWithBank(WithBank):
+    """The same, stopped as by Ctrl-C in the third epoch."""
+
+    def losses(self, batch, progress) -> dict[str, Tensor]:
+        if progress.step == 7:  # 3 steps an epoch
+            assert self.memory()["instances"]
             raise KeyboardInterrupt
         return super().losses(batch, progress)
 

@@ -84,6 +84,17 @@ def test_interrupted_run_resumes_bitwise(toy_root, tmp_path, ema):
     assert pd.read_csv(out / "history.csv").epoch.tolist() == [1, 2, 3]
 
 
+def test_what_a_method_remembers_is_resumed_too(toy_root, tmp_path):
+    changes = {"batch_size": 3, "epochs": 3}
+    whole = weights(
+        train(jobs.job(toy_root, tmp_path / "a" / "train", kind=jobs.WithBank, **changes))
+    )
+    out = tmp_path / "b" / "train"
+    with pytest.raises(KeyboardInterrupt):
+        train(jobs.job(toy_root, out, kind=jobs.InterruptedWithBank, **changes))
+    assert_equal(whole, weights(train(jobs.job(toy_root, out, kind=jobs.WithBank, **changes))))
+
+
 def test_checkpoint_of_another_recipe_is_not_continued(toy_root, tmp_path, capsys):
     out = tmp_path / "a" / "train"
     with pytest.raises(KeyboardInterrupt):
