@@ -115,8 +115,8 @@ def sections(
     said = [text for name, text in training.items()
             if any(drawing.name.startswith(name) for drawing in drawn)]  # fmt: skip
     chosen = [
-        Section(table.name, f"Ablation: {caption}", [] if place else [ABLATIONS], [], [table],
-                pictures(table.name))
+        Section(table.name, f"Ablation: {caption.rstrip('.')}", [] if place else [ABLATIONS], [],
+                [table], pictures(table.name))
         for place, (caption, table) in enumerate(ablations)
     ]  # fmt: skip
     return [
