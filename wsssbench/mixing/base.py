@@ -1,5 +1,6 @@
 """A mixer: draws a plan for a batch; `apply_mix` carries it out, the same way for all mixers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -15,7 +16,7 @@ Refiner = Literal["seed", "decoder", "pamr", "cf", "ep"]
 Pairing = Literal["derangement", "permutation", "cyclic"]
 
 
-class Mixer:
+class Mixer(ABC):
     """Base class of all mixers: give `draw` and `plan_from`; `plan` puts them together.
 
     Settings are keyword-only arguments of the constructor, with defaults for WSSS. A mixer keeps
@@ -43,14 +44,14 @@ class Mixer:
     def __init__(self, *, pairing: Pairing = "derangement"):
         self.pairing: Pairing = pairing
 
-    def observe(self, batch: MixBatch) -> None:
+    def observe(self, batch: MixBatch) -> None:  # noqa: B027, most mixers have no memory
         """Called with every batch before `plan`, mixed or not; for mixers with a memory."""
 
     def memory(self) -> dict[str, Any]:
         """What a mixer remembers of earlier batches, for the checkpoint."""
         return {}
 
-    def remember(self, memory: Mapping[str, Any]) -> None:
+    def remember(self, memory: Mapping[str, Any]) -> None:  # noqa: B027
         """Take back what `memory` gave."""
 
     def rows(self, batch: MixBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -58,17 +59,17 @@ class Mixer:
         base, src = pair(len(batch.images), generator, self.pairing)
         return {"base": base, "src": src}
 
+    @abstractmethod
     def draw(self, batch: MixBatch, generator: torch.Generator) -> dict[str, Any]:
         """All random choices for `batch`, as small CPU tensors that `plan_from` understands."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plan_from(self, batch: MixBatch, draws: Mapping[str, Any]) -> MixPlan:
         """The plan that follows from (recorded) draws, without randomness. On the batch's device.
 
         Every mixer reads `base` and `src`, (B',) int64 rows of the batch; its `draw` names the
         rest.
         """
-        raise NotImplementedError
 
     @torch.no_grad()
     def plan(self, batch: MixBatch, generator: torch.Generator) -> MixPlan:
