@@ -170,7 +170,8 @@ def _similarity(images: Tensor, dilations: Sequence[int], sigma: float) -> Tenso
         difference = torch.empty_like(centre)
         for number, view in enumerate(near):
             torch.sub(view, centre, out=difference).abs_().mul_(scale)
-            torch.sum(difference, dim=1, out=logits[:, number, rows])
+            red, green, blue = difference.unbind(1)  # a sum over 3 strided values is far slower
+            torch.add(red, green, out=logits[:, number, rows]).add_(blue)
     return logits
 
 
