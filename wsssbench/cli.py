@@ -1,6 +1,7 @@
 """The `wsssbench` command: every step without notebooks. Each command calls one stage function."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -113,6 +114,26 @@ def pseudo_masks(
     _each(stage, profile, experiment, seed)
 
 
+@app.command("random-walk")
+def random_walk(
+    profile: ProfileOption = DEFAULT, experiment: ExperimentOption = (), seed: SeedOption = ()
+) -> None:
+    """Pseudo-masks after a dense CRF and after a random walk along learnt affinities."""
+    from wsssbench.stages.random_walk import random_walk as stage
+
+    _each(stage, profile, experiment, seed, later=True)
+
+
+@app.command()
+def segment(
+    profile: ProfileOption = DEFAULT, experiment: ExperimentOption = (), seed: SeedOption = ()
+) -> None:
+    """Train a segmentation network on pseudo-masks and predict; -e supervised: on true masks."""
+    from wsssbench.stages.segment import segment as stage
+
+    _each(stage, profile, experiment, seed, later=True)
+
+
 @app.command()
 def evaluate(
     pred_dir: Annotated[Path | None, typer.Argument(help="Folder of predicted PNG masks.")] = None,
@@ -123,6 +144,9 @@ def evaluate(
     profile: ProfileOption = DEFAULT,
     experiment: ExperimentOption = (),
     seed: SeedOption = (),
+    later: Annotated[
+        bool, typer.Option("--later", help="Score what random-walk and segment left.")
+    ] = False,
 ) -> None:
     """Score anybody's masks (PRED_DIR GT_DIR), or the runs of a profile (no arguments).
 
@@ -131,7 +155,7 @@ def evaluate(
     from wsssbench.stages import evaluate as stage
 
     if pred_dir is None:
-        _each(stage.evaluate, profile, experiment, seed)
+        _each(partial(stage.evaluate, later=later), profile, experiment, seed, later=later)
         return
     if gt_dir is None:
         raise UserError("GT_DIR is missing: wsssbench evaluate PRED_DIR GT_DIR.")
@@ -151,13 +175,31 @@ def run(
     profile: ProfileOption = DEFAULT, experiment: ExperimentOption = (), seed: SeedOption = ()
 ) -> None:
     """All stages of a profile in this process, without DVC and notebooks."""
-    from wsssbench.stages import evaluate, plan, prepare, pseudo_masks, report, train
+    from wsssbench.params import UPPER_BOUND
+    from wsssbench.stages import (
+        evaluate,
+        plan,
+        prepare,
+        pseudo_masks,
+        random_walk,
+        report,
+        segment,
+        train,
+    )
 
     chosen = _profile(profile)
     typer.echo(prepare.prepare(chosen))
     plan.plan(chosen)
     for stage in (train.train, pseudo_masks.pseudo_masks, evaluate.evaluate):
         _each(stage, profile, experiment, seed)
+    grid, score = chosen.grid, partial(evaluate.evaluate, later=True)
+    wanted = [name for name in grid.multi_stage if not experiment or name in experiment]
+    if wanted:
+        for stage in (random_walk.random_walk, segment.segment, score):
+            _each(stage, profile, wanted, seed)
+    if grid.upper_bound and not experiment:
+        for stage in (segment.segment, score):
+            _each(stage, profile, [UPPER_BOUND], seed or list(grid.upper_bound))
     typer.echo(report.report(chosen))
 
 
@@ -188,10 +230,16 @@ def _profile(name: str):
     return load(find(name))
 
 
-def _each(stage, profile_name: str, experiments: list[str], seeds: list[int]) -> None:
-    """Run a stage for every chosen experiment and seed of a profile."""
+def _each(
+    stage, profile_name: str, experiments: list[str], seeds: list[int], later: bool = False
+) -> None:
+    """Run a stage for every chosen experiment and seed of a profile.
+
+    By default for all of the grid; with `later` for those that go on after the pseudo-masks.
+    """
     profile = _profile(profile_name)
-    for experiment in experiments or profile.grid.experiments:
+    usual = profile.grid.multi_stage if later else profile.grid.experiments
+    for experiment in experiments or usual:
         for seed in seeds or profile.grid.seeds:
             typer.echo(stage(profile, experiment, seed))
 

@@ -17,6 +17,8 @@ import yaml
 
 from wsssbench.errors import UserError, unknown
 
+UPPER_BOUND = "supervised"  # stands for an experiment where true masks teach the segmentation
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -98,6 +100,54 @@ class PseudoMaskSettings:
 
 
 @dataclass(frozen=True)
+class RandomWalkSettings:
+    """From score maps to better ones through learnt affinities between pixels.
+
+    The walk starts at the maps of the kind `seed` (empty: the experiment's usual kind). Labels for
+    the affinity network are the classes of these maps above `certain` and the background below
+    `uncertain`, each sharpened by the dense CRF `crf`, which also makes the kinds `crf` and
+    `rw+crf`; `none` leaves both out. `network` none skips the walk: later stages then start from
+    the seed. `train` holds keys of the section `train` that differ for the affinity network.
+
+    The walk's own maps become masks at `threshold`, by the rule of `pseudo_masks`. `per_class`
+    divides each map by its own maximum instead of the image's.
+    """
+
+    network: Literal["irn", "affinitynet", "none"] = "irn"
+    seed: str = ""
+    certain: float = 0.30
+    uncertain: float = 0.05
+    crf: str = "irn"
+    crf_iterations: int = 1
+    radius: int = 10
+    walk_radius: int = 5
+    beta: float = 10.0
+    log2_steps: int = 8
+    per_class: bool = False
+    threshold: float = 0.25
+    train: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """A segmentation network trained on pseudo-masks: the multi-stage setting.
+
+    `masks` says on which: `seed`, `crf`, `rw`, `rw+crf`, or `truth` for full supervision, the upper
+    bound. `network` none skips the stage. `crf` names the dense CRF at test time; `none` leaves the
+    kind `segment+crf` out. `train` and `model` hold keys of these sections that differ here.
+    """
+
+    network: Literal["deeplab_v3plus", "deeplab_v2", "none"] = "deeplab_v3plus"
+    masks: Literal["seed", "crf", "rw", "rw+crf", "truth"] = "rw+crf"
+    balanced: bool = False
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    flip: bool = True
+    crf: str = "deeplab"
+    train: dict = field(default_factory=dict)
+    model: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class EvaluateSettings:
     """The sweep's thresholds (first, last, step), the boundary band and the bootstrap."""
 
@@ -170,7 +220,7 @@ class Experiment:
         published: name of this recipe among the published figures, by default the method's;
             `none` where there is no such figure.
         settings: keyword arguments of the method.
-        model, train: keys of these sections that differ here.
+        model, train, random_walk, segment: keys of these sections that differ here.
     """
 
     method: str
@@ -180,14 +230,25 @@ class Experiment:
     settings: dict = field(default_factory=dict)
     model: dict = field(default_factory=dict)
     train: dict = field(default_factory=dict)
+    random_walk: dict = field(default_factory=dict)
+    segment: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which experiments run with which seeds."""
+    """Which experiments run with which seeds.
+
+    Attributes:
+        experiments: trained, read out and scored.
+        seeds: of each.
+        multi_stage: those of them that go on with the stages random_walk and segment.
+        upper_bound: seeds with which the segmentation network is also trained on true masks.
+    """
 
     experiments: tuple[str, ...]
     seeds: tuple[int, ...]
+    multi_stage: tuple[str, ...] = ()
+    upper_bound: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +262,8 @@ class Profile:
     grid: Grid
     experiments: dict[str, Experiment]
     pseudo_masks: PseudoMaskSettings = PseudoMaskSettings()
+    random_walk: RandomWalkSettings = RandomWalkSettings()
+    segment: SegmentSettings = SegmentSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     machine: MachineSettings = MachineSettings()
     report: ReportSettings = ReportSettings()
@@ -208,7 +271,7 @@ class Profile:
     params_file: str = "params.yaml"
 
     def experiment(self, name: str) -> "Profile":
-        """This profile with the experiment's overrides of `model` and `train` applied.
+        """This profile with the sections that the experiment overrides replaced.
 
         Raises:
             UserError: no such experiment, or it overrides a key that does not exist.
@@ -218,8 +281,10 @@ class Profile:
         chosen, where = self.experiments[name], f"{self.params_file}: experiments.{name}"
         return dataclasses.replace(
             self,
-            model=_override(self.model, chosen.model, f"{where}.model"),
-            train=_override(self.train, chosen.train, f"{where}.train"),
+            model=override(self.model, chosen.model, f"{where}.model"),
+            train=override(self.train, chosen.train, f"{where}.train"),
+            random_walk=override(self.random_walk, chosen.random_walk, f"{where}.random_walk"),
+            segment=override(self.segment, chosen.segment, f"{where}.segment"),
         )
 
     def run_dir(self, experiment: str, seed: int) -> Path:
@@ -254,6 +319,16 @@ def load(path: str | Path = "params.yaml") -> Profile:
             raise UserError(
                 f"{path}: grid.experiments: {unknown('experiment', name, profile.experiments)}"
             )
+    for name in profile.grid.multi_stage:
+        if name not in profile.grid.experiments:
+            raise UserError(
+                f"{path}: grid.multi_stage: {unknown('experiment', name, profile.grid.experiments)}"
+            )
+    if UPPER_BOUND in profile.experiments:
+        raise UserError(
+            f"{path}: experiments: {UPPER_BOUND!r} is the name of the run on true masks "
+            "(grid.upper_bound). Call your experiment something else."
+        )
     if profile.pseudo_masks.threshold_rule == "holdout" and not profile.data.holdout:
         raise UserError(
             f"{path}: pseudo_masks.threshold_rule is holdout, but data.holdout names no list. "
@@ -300,7 +375,13 @@ def build(kind: type, content: Any, where: str) -> Any:
         if needed and key not in content:
             raise UserError(f"{where}: the key {key!r} is missing.")
     return kind(
-        **{key: _convert(hints[key], value, f"{where}: {key}") for key, value in content.items()}
+        **{
+            key: ()
+            if value == [] and fields[key].default == ()
+            # a list that may be empty
+            else _convert(hints[key], value, f"{where}: {key}")
+            for key, value in content.items()
+        }
     )
 
 
@@ -359,7 +440,12 @@ def _expect(valid: bool, wanted: str, value: Any, where: str) -> None:
         raise UserError(f"{where}: expected {wanted}, got {value!r}.")
 
 
-def _override(section: Any, changes: Mapping, where: str) -> Any:
+def override(section: Any, changes: Mapping, where: str) -> Any:
+    """The dataclass `section` with some keys changed; types and keys are checked.
+
+    Raises:
+        UserError: as for `build`.
+    """
     if not changes:
         return section
     return build(type(section), {**dataclasses.asdict(section), **changes}, where)

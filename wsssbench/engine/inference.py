@@ -21,7 +21,7 @@ from wsssbench.engine import devices
 from wsssbench.evaluation.maps import full_size
 from wsssbench.evaluation.reading import StoredMaps, read_maps
 from wsssbench.files import atomic, write_text
-from wsssbench.methods.base import Inference, Method
+from wsssbench.methods.base import Method
 from wsssbench.params import MachineSettings, PseudoMaskSettings
 from wsssbench.progress import progress
 
@@ -54,9 +54,9 @@ def write_maps(
     method.scales, method.flip = settings.scales, settings.flip
     ids = folder.ids(split)
     probabilities = {}
-    batches = _same_size_batches(folder, ids, settings.batch_size)
+    batches = same_size_batches(folder, ids, settings.batch_size)
     data = DataLoader(
-        LabelledImages(folder, ids, _prepare), batch_sampler=batches, num_workers=machine.workers
+        LabelledImages(folder, ids, normalised), batch_sampler=batches, num_workers=machine.workers
     )
     for batch in progress(data, f"maps of {split}", len(batches)):
         images = batch["image"].to(device, memory_format=torch.channels_last)
@@ -70,9 +70,11 @@ def write_maps(
         protocol = found.gate if labels_used else method.own_gate(found.probabilities)
         size = batch["image"].shape[-2:]
         for row, name in enumerate(batch["id"]):
-            for kind in found.maps:
+            keys = found.gate[row].nonzero()[:, 0]
+            gated = protocol[row, keys].cpu().numpy()
+            for kind, maps in found.maps.items():
                 path = out / kind / split / "maps" / f"{name}.npz"
-                _store(path, found, kind, protocol, row, size)
+                store_maps(path, (keys + 1).cpu().numpy(), maps[row, keys], size, gated)
             probabilities[name] = found.probabilities[row].float().cpu().tolist()
     table = pd.DataFrame.from_dict(probabilities, orient="index", columns=folder.classes)
     table = table.loc[ids].rename_axis("id")
@@ -110,11 +112,12 @@ def write_masks(out: Path, ids: Sequence[str], threshold: float) -> None:
         write_mask(out / "masks" / f"{name}.png", to_mask(stored, threshold))
 
 
-def _prepare(item: dict) -> dict:
+def normalised(item: dict) -> dict:
+    """An item of `LabelledImages` as the networks see it at test time."""
     return {**item, "image": normalise(item["image"]).as_subclass(Tensor)}
 
 
-def _same_size_batches(folder: Folder, ids: Sequence[str], batch_size: int) -> list[list[int]]:
+def same_size_batches(folder: Folder, ids: Sequence[str], batch_size: int) -> list[list[int]]:
     """Indices of `ids` grouped by image size, in batches of at most `batch_size`."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, name in enumerate(ids):
@@ -128,15 +131,27 @@ def _same_size_batches(folder: Folder, ids: Sequence[str], batch_size: int) -> l
     return [batch for group in groups.values() for batch in cut(group)]
 
 
-def _store(
-    path: Path, found: Inference, kind: str, protocol: Tensor, row: int, size: Sequence[int]
+def store_maps(
+    path: Path,
+    keys: np.ndarray,
+    maps: Tensor,
+    size: Sequence[int],
+    gated: np.ndarray | None = None,
 ) -> None:
-    keys = found.gate[row].nonzero()[:, 0]
+    """Write one map file, whole or not at all.
+
+    Args:
+        path: of the file.
+        keys: (n,) class ids 1..K.
+        maps: (n, h, w) float in [0, 1].
+        size: (H, W) of the image.
+        gated: (n,) bool, maps in use; all by default.
+    """
     with atomic(path) as stream:
         np.savez(
             stream,
-            keys=(keys + 1).cpu().numpy().astype(np.int16),
-            maps=found.maps[kind][row, keys].half().cpu().numpy(),
-            gated=protocol[row, keys].cpu().numpy(),
+            keys=keys.astype(np.int16),
+            maps=maps.half().cpu().numpy(),
+            gated=np.ones(len(keys), bool) if gated is None else gated,
             size=np.asarray(size, np.int32),
         )

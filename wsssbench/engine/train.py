@@ -1,4 +1,4 @@
-"""The training loop, once, for every method.
+"""The training loop, once, for every method and every network of a later stage.
 
     train(Job(build, dataset, settings, machine, seed=0, out=Path("runs/x/cam-0/train"), ...))
 
@@ -33,7 +33,7 @@ from wsssbench.engine.distributed import (
 )
 from wsssbench.errors import UserError
 from wsssbench.files import atomic, write_json, write_text
-from wsssbench.methods.base import Method, Progress
+from wsssbench.methods.base import Learner, Progress
 from wsssbench.params import MachineSettings, TrainSettings
 from wsssbench.progress import note, progress
 
@@ -43,8 +43,8 @@ class Job:
     """Everything one training needs; can be pickled for spawned processes.
 
     Attributes:
-        build: makes the method (with its initial weights).
-        dataset: gives dicts with `id`, `image`, `label`, `valid`; no masks.
+        build: makes the method or another learner (with its initial weights).
+        dataset: gives dicts with `id`, `image`, `label`, `valid`; a method's has no masks.
         settings, machine: sections of params.yaml.
         seed: decides initial weights, order, augmentation and the method's draws.
         out: directory for model.pt, history.csv and provenance.json.
@@ -53,7 +53,7 @@ class Job:
         watch: looks at the method after each epoch, unchanged, and gives rows for watch.csv.
     """
 
-    build: Callable[[], Method]
+    build: Callable[[], Learner]
     dataset: Dataset
     settings: TrainSettings
     machine: MachineSettings
@@ -61,7 +61,7 @@ class Job:
     out: Path
     identity: Any = None
     provenance: dict = field(default_factory=dict)
-    watch: Callable[[Method], list[dict]] | None = None
+    watch: Callable[[Learner], list[dict]] | None = None
 
 
 def train(job: Job) -> Path:
@@ -173,7 +173,7 @@ def _epochs(data, batches: GlobalBatches, done: int, last: int) -> Iterator[tupl
             yield epoch, index, batch
 
 
-def _average(method: Method, decay: float) -> AveragedModel:
+def _average(method: Learner, decay: float) -> AveragedModel:
     """Exponential moving average of all floating tensors, batch-norm statistics included."""
     return AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
@@ -205,7 +205,7 @@ def _guard(loss: Tensor, losses: dict, batch: dict, at: Progress, out: Path) -> 
     )
 
 
-def _watch(job: Job, method: Method, epoch: int) -> list[dict]:
+def _watch(job: Job, method: Learner, epoch: int) -> list[dict]:
     if job.watch is None:
         return []
     with torch.inference_mode():
@@ -220,7 +220,7 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
 def _finish(
     job: Job,
     world: World,
-    method: Method,
+    method: Learner,
     history: list[dict],
     device: torch.device,
     dtype: torch.dtype,

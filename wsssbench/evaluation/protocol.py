@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from wsssbench.errors import UserError, unknown
 
-THRESHOLD_RULES = ("fixed", "holdout", "oracle")
+THRESHOLD_RULES = ("fixed", "holdout", "oracle", "argmax")
 BACKGROUND_RULES = ("threshold", "power A")
 
 # What a method is made of stands in its own row: an ablation compares exactly these.
@@ -25,7 +25,8 @@ class Protocol:
     Attributes:
         threshold_rule: fixed: given in advance. holdout: best mIoU on a small labelled split kept
             for this. oracle: best mIoU on the scored training masks themselves, as most papers do.
-        threshold: background score in use: a pixel whose best map lies above it is foreground.
+        threshold: background score in use: a pixel whose best map lies above it is foreground;
+            0 where the rule is argmax.
         holdout: split on which the threshold was chosen.
         background: "threshold", a constant score; or "power A", the score (1 - best map) ** A,
             which gives the same masks as the constant `threshold` where both cross.
@@ -34,6 +35,8 @@ class Protocol:
         labels_used: per split whether image labels decided which classes may appear.
         conf_threshold: classifier probability from which a class may appear without labels.
         conf_rule: "fixed", or how that probability was chosen.
+        stage: seed, what was read out of the method's own network; else a kind of
+            `wsssbench.multistage`, of a later stage.
         crf: dense CRF on the maps.
         refinement: names of the steps between network and mask.
         ema: averaged weights in use.
@@ -52,6 +55,7 @@ class Protocol:
     labels_used: Mapping[str, bool] = field(default_factory=lambda: {"train": True, "val": False})
     conf_threshold: float | None = None
     conf_rule: str = "fixed"
+    stage: str = "seed"
     crf: bool = False
     refinement: tuple[str, ...] = ()
     ema: bool = False
@@ -132,13 +136,16 @@ class Protocol:
             "fixed": "fixed in advance",
             "holdout": f"chosen on the labelled hold-out {self.holdout}",
             "oracle": "the best on the training masks (oracle)",
+            "argmax": "",
         }[self.threshold_rule]
         power = self.background.removeprefix("power ")
         curve = "" if self.background == "threshold" else f" (where (1 - max)^{power} crosses it)"
         used = [role for role, yes in self.labels_used.items() if yes]
         unused = [role for role, yes in self.labels_used.items() if not yes]
+        background = f"background threshold {self.threshold:.4g}{curve}, {rule}"
         parts = [
-            f"background threshold {self.threshold:.4g}{curve}, {rule}",
+            f"stage {self.stage}",
+            background if rule else "the background is a class like the others",
             f"scales {_text(self.scales)}{' and mirrored' if self.flip else ''}",
             f"maps at stride {self.map_stride}",
             f"image labels used on {_text(used)}, not on {_text(unused)}",

@@ -1,6 +1,7 @@
 """What every method is: losses for training, maps for pseudo-masks, predictions without labels.
 
-A method knows nothing of files, devices or logging. It is one nn.Module in one file.
+A method knows nothing of files, devices or logging. It is one nn.Module in one file. A `Learner` is
+the half of it that the training loop sees; the networks of later stages are learners as well.
 """
 
 from abc import ABC, abstractmethod
@@ -57,7 +58,39 @@ class Inference:
     gate: Tensor
 
 
-class Method(nn.Module, ABC):
+class Learner(nn.Module, ABC):
+    """What the training loop trains: losses of a batch, parameters in groups, perhaps a memory."""
+
+    @abstractmethod
+    def losses(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted; their sum is optimised.
+
+        Args:
+            batch: `image` float32 (B, 3, S, S), `label` float32 (B, K), `valid` bool (B, S, S),
+                `id` list of B texts; where the data set has masks, also `mask` uint8 (B, S, S).
+            progress: where training stands.
+        """
+
+    @abstractmethod
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """{"backbone": […], "new": […], "decoder": […]}, each with a learning rate of its own."""
+
+    def after_step(self) -> None:
+        """Called after each optimiser step, for an EMA teacher or a memory."""
+
+    def memory(self) -> dict:
+        """What is kept between steps beside the weights, for the checkpoint."""
+        return {}
+
+    def remember(self, memory: dict) -> None:
+        """Take back what `memory` gave."""
+
+    def forward(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
+        """Same as `losses`: the entrance that DistributedDataParallel and torch.compile wrap."""
+        return self.losses(batch, progress)
+
+
+class Method(Learner):
     """Base class: the three contracts, and the class gate that all methods share.
 
     Subclasses implement `losses` and `infer`, and name their new layers in `parameter_groups`.
@@ -78,16 +111,6 @@ class Method(nn.Module, ABC):
     conf_threshold: float = 0.5
 
     @abstractmethod
-    def losses(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
-        """Named scalar losses, already weighted; their sum is optimised.
-
-        Args:
-            batch: `image` float32 (B, 3, S, S), `label` float32 (B, K), `valid` bool (B, S, S),
-                `id` list of B texts.
-            progress: where training stands.
-        """
-
-    @abstractmethod
     def infer(self, images: Tensor, gate: Gate, stride: int = 1) -> Inference:
         """Maps of the classes that `gate` (probabilities (B, K) -> bool (B, K)) keeps.
 
@@ -96,13 +119,6 @@ class Method(nn.Module, ABC):
             gate: decides after classification, so that only kept classes are refined.
             stride: 1 for maps of H×W, s for ceil(H/s)×ceil(W/s).
         """
-
-    @abstractmethod
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """{"backbone": […], "new": […], "decoder": […]}, each with a learning rate of its own."""
-
-    def after_step(self) -> None:
-        """Called after each optimiser step, for an EMA teacher or a memory."""
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], where: str) -> None:
@@ -117,21 +133,10 @@ class Method(nn.Module, ABC):
         """Files below the package that these settings bring in by name, e.g. mixing/cutmix.py."""
         return []
 
-    def memory(self) -> dict:
-        """What a method keeps between steps beside its weights, for the checkpoint."""
-        return {}
-
-    def remember(self, memory: dict) -> None:
-        """Take back what `memory` gave."""
-
     @property
     def wanted(self) -> tuple[str, ...]:
         """The kinds of maps that `infer` shall give."""
         return self.maps or self.kinds[:1]
-
-    def forward(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
-        """Same as `losses`: the entrance that DistributedDataParallel and torch.compile wrap."""
-        return self.losses(batch, progress)
 
     @torch.inference_mode()
     def score_maps(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from wsssbench.multistage import PUBLISHED
 from wsssbench.reporting.protocols import protocol
 from wsssbench.reporting.records import Run
 
 NAMES = {"voc12": "VOC2012", "voc2012": "VOC2012", "coco14": "COCO2014", "coco2014": "COCO2014"}
 REFERENCE = "VOC2012"  # beside it our figures on other data sets are shown, without comparison
 DECODER, SEED, DECODER_SEED = "decoder", "seed", "decoder seed"
-USUAL = ("cam", DECODER)  # kinds of maps that go by the method's own name
+USUAL = ("cam", "pcm", DECODER)  # kinds of maps that go by the method's own name
 CLASSIFIER, UNSAID = "classification", "unknown"
 PREFERRED = "ResNet-50"  # of several printed figures
 UNPUBLISHED = "none"
@@ -63,6 +64,8 @@ def counterpart(
         names: as in `published_name`.
     """
     base = published_name(run, names or {}, figures["method"])
+    if run.later:
+        return base, PUBLISHED[run.maps]
     stage = str(protocol(run).get("stage") or SEED)
     if run.maps in USUAL:
         return base, DECODER_SEED if run.maps == DECODER else stage

@@ -18,10 +18,18 @@ from wsssbench.reporting.records import Run, main_runs, mean_table, split_roles
 from wsssbench.reporting.training_drawings import training_drawings
 
 
-def drawings(runs: list[Run], ablations: Iterable[Ablation] = ()) -> list[Drawing]:
-    """All figures; those of different protocols are separate."""
+def drawings(
+    runs: list[Run], ablations: Iterable[Ablation] = (), every: list[Run] | None = None
+) -> list[Drawing]:
+    """All figures but those of the later stages; those of different protocols are separate.
+
+    Args:
+        runs: what was read out of the methods' own networks.
+        ablations: tables of chosen rows, whose figures are drawn as well.
+        every: all runs, among which their rows are; `runs` by default.
+    """
     groups = protocols(runs)
-    drawn = [step_drawing(ablation, runs) for ablation in ablations if ablation.arrows]
+    drawn = [step_drawing(ablation, every or runs) for ablation in ablations if ablation.arrows]
     for letter, members in groups.items():
         end = ("", "") if len(groups) == 1 else (f"_{letter.lower()}", f", protocol {letter}")
         drawer = _Drawer(main_runs(members), *end)

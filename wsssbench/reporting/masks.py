@@ -12,6 +12,7 @@ from wsssbench.data.layout import CLASSES, IMAGES, index_images, read_classes
 from wsssbench.data.palette import open_image, read_mask
 from wsssbench.errors import UserError
 from wsssbench.evaluation.reading import read_maps
+from wsssbench.multistage import STAGES, masks_dir
 
 USUAL = ("decoder", "cam")
 
@@ -84,12 +85,12 @@ def masks_of_run(run: str | Path, split: str, data_root: str | Path, kind: str =
     Raises:
         UserError: the run has no such pseudo-masks, or the data set is not there.
     """
-    place = Path(run) / "pseudo_masks"
-    place = place / (kind or _usual_kind(place)) / split
+    run = Path(run)
+    place = masks_dir(run, kind or _usual_kind(run / "pseudo_masks")) / split
     if not (place / "masks").is_dir():
         raise UserError(
             f"{place / 'masks'} does not exist. Choose a run, a kind of maps and a split that the "
-            "stage pseudo_masks has finished."
+            "pipeline has finished."
         )
     folder = Folder(data_root)
     maps = place / "maps" if (place / "maps").is_dir() else None
@@ -100,7 +101,7 @@ def masks_of_run(run: str | Path, split: str, data_root: str | Path, kind: str =
         classes=["background", *folder.classes],
         images=folder.images,
         maps=maps,
-        word="pseudo-mask",
+        word="prediction" if kind in STAGES["segment"] else "pseudo-mask",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from wsssbench.files import write_json, write_text
+from wsssbench.params import UPPER_BOUND
 from wsssbench.published import load as published_figures
 from wsssbench.published import status as published_status
 from wsssbench.reporting.ablation_table import ablation_table
@@ -17,6 +18,7 @@ from wsssbench.reporting.origins import splits_sentence
 from wsssbench.reporting.records import Run, load_runs, split_roles, trainings
 from wsssbench.reporting.rendering import render
 from wsssbench.reporting.sections import Section, gallery_section, sections
+from wsssbench.reporting.stages import stage_drawings
 from wsssbench.reporting.style import svg, write_figure
 
 PAGE_BYTES = 2_900_000
@@ -37,6 +39,8 @@ def build(
     published: Mapping[str, str] | None = None,
     figures: pd.DataFrame | None = None,
     status: pd.DataFrame | None = None,
+    upper_bound: Iterable[int] = (),
+    upper_bound_kinds: Sequence[str] = (),
 ) -> Path:
     """Write the report of a profile from the files of its runs; nothing is computed anew.
 
@@ -54,6 +58,8 @@ def build(
         published: {experiment: published method} where it is not that of the method's name.
         figures: published figures, by default those of the package.
         status: what is verified, by default that of the package.
+        upper_bound: seeds of the segmentation network on true masks.
+        upper_bound_kinds: its kinds of masks.
 
     Returns:
         The path of index.html.
@@ -61,13 +67,17 @@ def build(
     Raises:
         UserError: one of `tables` names a row, column or split that there is not.
     """
-    out, runs, names = Path(reports_dir), load_runs(runs_dir, kinds, seeds), published or {}
+    out, names = Path(reports_dir), published or {}
+    every = load_runs(runs_dir, kinds, seeds)
+    every += load_runs(runs_dir, {UPPER_BOUND: upper_bound_kinds}, upper_bound)
+    runs, means = [run for run in every if not run.later], aggregate(rows(every))
     figures = published_figures() if figures is None else figures
     status = published_status() if status is None else status
-    chosen, means = ablations(runs, tables), aggregate(rows(runs))
-    drawn = {drawing: _svg(drawing) for drawing in drawings(runs, chosen)}
-    asked = [(table.title, ablation_table(table, runs, figures, names)) for table in chosen]
-    parts = sections(runs, drawn, figures, status, names, asked)
+    chosen = ablations(every, tables)
+    drawn = {drawing: _svg(drawing)
+             for drawing in [*drawings(runs, chosen, every), *stage_drawings(every)]}  # fmt: skip
+    asked = [(table.title, ablation_table(table, every, figures, names)) for table in chosen]
+    parts = sections(runs, drawn, figures, status, names, asked, every)
     place = [part.key for part in parts].index("published")
     left = PAGE_BYTES - _size(parts)
     parts.insert(place, gallery_section(runs, data_root, gallery, left))
@@ -79,7 +89,7 @@ def build(
         title=title or profile,
         profile=profile,
         note=note,
-        facts=_facts(runs, means),
+        facts=_facts(runs, aggregate(rows(runs))),
         sections=[part for part in parts if not part.empty],
     )
     write_text(out / "index.html", page)

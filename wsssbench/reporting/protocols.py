@@ -8,6 +8,14 @@ from wsssbench.evaluation.protocol import PART_OF_THE_METHOD
 from wsssbench.reporting.records import Run
 
 DATA = ("dataset", "content_hash")
+STAGES = {
+    "seed": "pseudo-masks from score maps of the method's own network",
+    "crf": "the same after a dense CRF",
+    "rw": "pseudo-masks after a random walk along learnt affinities",
+    "rw+crf": "pseudo-masks after a random walk and a dense CRF",
+    "segment": "predictions of a segmentation network trained on pseudo-masks",
+    "segment+crf": "predictions of a segmentation network after a dense CRF",
+}
 
 
 def protocol(run: Run) -> dict[str, Any]:
@@ -57,7 +65,7 @@ def in_words(runs: list[Run]) -> list[tuple[str, str]]:
     known = runs[0].provenance
     name = known.get("dataset", "unknown")
     trained = f"{known.get('train_split', 'train')} ({known.get('train_images', '?')} images)"
-    stage = fields.get("stage") or "pseudo-masks from score maps; no segmentation network follows"
+    stage = STAGES[fields.get("stage") or "seed"]
     return [
         ("Data set", f"{name}{_hash(known, 'content_hash')}; trained on {trained}."),
         ("Splits scored", "; ".join(_split(*item) for item in runs[0].splits.items()) + "."),
@@ -89,6 +97,8 @@ def _weights(known: dict[str, Any]) -> str:
 
 def _threshold(fields: dict[str, Any]) -> str:
     value = fields.get("threshold")
+    if fields.get("threshold_rule") == "argmax":
+        return "None: the background is a class of the network like the others"
     if fields.get("threshold_rule", "fixed") == "fixed":
         at = "" if value is None else f" {value:.2f}"
         return f"Fixed threshold{at}, from the profile, the same for all experiments and seeds"
@@ -107,6 +117,8 @@ def _split(split: str, part: dict[str, Any]) -> str:
 
 def _background(fields: dict[str, Any]) -> str:
     rule = fields.get("background", "threshold")
+    if fields.get("threshold_rule") == "argmax":
+        return "A pixel is of the class with the highest score."
     if rule == "threshold":
         return "A pixel is background where no class exceeds the threshold."
     power = str(rule).removeprefix("power").strip() or "α"

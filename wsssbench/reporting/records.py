@@ -13,7 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from wsssbench.multistage import LATER, scores_dir
+
 STAGES = ("train", "pseudo_masks", "evaluate")
+NEXT = ("random_walk", "segment", "evaluate_stages")
 NAMES = ("id", "class", "truth", "size", "truth_classes", "predicted_classes")
 ROLES = ("train", "val")
 
@@ -26,7 +29,7 @@ class Run:
         path: directory of the training, which need not exist.
         status: `done`, `failed` or `not run`.
         reason: why it is not done, in words; empty when done.
-        record: content of evaluate/<maps>/record.json; empty unless done.
+        record: content of its record.json; empty unless done.
         provenance: how it was trained; also of runs that were trained but never scored.
         maps: kind of maps.
         main: whether this is the experiment's usual kind, which goes by the experiment's name.
@@ -46,6 +49,11 @@ class Run:
     def row(self) -> str:
         """Name of its row in tables and figures: `cam`, or `cam/scg` for another kind of maps."""
         return row_name(self.experiment, "" if self.main else self.maps)
+
+    @property
+    def later(self) -> bool:
+        """Whether a stage after the pseudo-masks left it."""
+        return self.maps in LATER
 
     @property
     def training(self) -> str:
@@ -83,8 +91,8 @@ class Run:
         return read_table(self.path / "train" / "watch.csv")
 
     def table(self, split: str, name: str) -> pd.DataFrame:
-        """evaluate/<maps>/<split>/<name>.csv; empty when missing."""
-        return read_table(self.path / "evaluate" / self.maps / split / f"{name}.csv")
+        """<name>.csv of a split among the scores; empty when missing."""
+        return read_table(scores_dir(self.path, self.maps) / split / f"{name}.csv")
 
 
 def row_name(name: str, maps: str) -> str:
@@ -113,7 +121,7 @@ def load_runs(
 
 def load_run(path: Path, experiment: str, seed: int, maps: str = "cam", main: bool = True) -> Run:
     """Read one kind of maps of one run directory."""
-    place = path / "evaluate" / maps / "record.json"
+    place = scores_dir(path, maps) / "record.json"
     record, provenance = _json(place), _json(path / "train" / "provenance.json")
     kind = {"maps": maps, "main": main}
     if record.get("splits"):
@@ -194,11 +202,13 @@ def _by_role(splits: dict[str, dict]) -> list[str]:
 
 def _why(path: Path, maps: str) -> tuple[str, str]:
     """Status and reason of a run without scores."""
-    for stage in STAGES:
+    for stage in (*STAGES, *NEXT):
         if error := _notebook_error(path / stage / f"{stage}.ipynb"):
             return "failed", f"stopped in {stage}: {error}"
-    if (path / "evaluate" / maps / "record.json").exists():
-        return "failed", f"evaluate/{maps}/record.json holds no scores"
+    if (place := scores_dir(path, maps) / "record.json").exists():
+        return "failed", f"{place.relative_to(path)} holds no scores"
+    if maps in LATER:
+        return "not run", "the stages after the pseudo-masks were not run"
     places = {"train": path / "train"} | {stage: path / stage / maps for stage in STAGES[1:]}
     begun = [s for s, place in places.items() if place.is_dir() and any(place.iterdir())]
     if begun == ["train"] and any((path / "evaluate").glob("*/record.json")):

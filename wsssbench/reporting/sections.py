@@ -13,6 +13,7 @@ from wsssbench.reporting.gallery import Case, Gallery, cases
 from wsssbench.reporting.masks import masks_of_run
 from wsssbench.reporting.protocols import differing, in_words, protocols
 from wsssbench.reporting.records import Run, main_runs, split_roles
+from wsssbench.reporting.stages import SECTION, TEXT, stage_tables
 from wsssbench.reporting.table import Table
 
 SCORES = (
@@ -86,6 +87,7 @@ def sections(
     status: pd.DataFrame,
     names: Mapping[str, str],
     ablations: Sequence[tuple[str, Table]] = (),
+    every: Sequence[Run] = (),
 ) -> list[Section]:
     """All parts but the gallery.
 
@@ -96,6 +98,7 @@ def sections(
         status: what is verified.
         names: {experiment: published method}.
         ablations: titles and tables of chosen rows; each gets a part of its own.
+        every: all runs, those of later stages included; `runs` holds the others.
     """
 
     def pictures(key: str) -> list[tuple[str, bool]]:
@@ -105,6 +108,8 @@ def sections(
     only = len(groups) == 1
     terms = [("Protocol" if only else f"Protocol {letter}", in_words(members))
              for letter, members in groups.items()]  # fmt: skip
+    later = protocols([run for run in every if run.later])
+    terms += [(f"Stage {members[0].maps}", in_words(members)) for members in later.values()]
     mixed = [] if len(groups) < 2 else [
         "These runs follow different protocols, which do not compare: their rows stand in separate "
         f"tables, marked by a letter. They differ in: {', '.join(differing(groups))}."
@@ -124,6 +129,8 @@ def sections(
         Section("results", "Results", scores, [],
                 [*tables.main_tables(runs), *tables.split_tables(runs)], pictures("results")),
         *chosen,
+        Section(SECTION, "Stage by stage", [TEXT], [], stage_tables(list(every), figures, names),
+                pictures(SECTION)),
         Section("thresholds", "Over the threshold", [CURVES], [], [], pictures("thresholds")),
         Section("classes", "Per class", [CLASSES], [], side_by_side.per_class_tables(runs),
                 pictures("classes")),

@@ -1,16 +1,22 @@
 """What several stages need: the data set checked against its manifest, a method built or loaded."""
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from wsssbench import methods, models
+from wsssbench import methods, models, provenance
 from wsssbench.data.folder import Folder
 from wsssbench.data.manifest import check
+from wsssbench.data.transforms import TrainTransform
 from wsssbench.errors import UserError, unknown
 from wsssbench.files import read_json
 from wsssbench.methods.base import Method
-from wsssbench.params import Profile
+from wsssbench.models.base import Backbone
+from wsssbench.multistage import CRF, SEGMENT, TRUTH, WALK
+from wsssbench.params import UPPER_BOUND, ModelSettings, Profile, TrainSettings
 
 
 def manifest_of(profile: Profile) -> dict:
@@ -43,6 +49,28 @@ def kinds_of(profile: Profile, experiment: str) -> tuple[str, ...]:
     return chosen.maps or known[:1]
 
 
+def later_kinds_of(profile: Profile, experiment: str) -> tuple[str, ...]:
+    """The kinds of masks that the stages after the pseudo-masks leave of an experiment."""
+    kinds: list[str] = []
+    if experiment in (*profile.grid.multi_stage, UPPER_BOUND):
+        recipe = segment_recipe(profile, experiment)
+        if experiment != UPPER_BOUND:
+            sharp = recipe.random_walk.crf != "none"
+            kinds += [CRF] if sharp else []
+            if recipe.random_walk.network != "none":
+                kinds += [WALK, f"{WALK}+{CRF}"] if sharp else [WALK]
+        if recipe.segment.network != "none":
+            kinds += [SEGMENT] if recipe.segment.crf == "none" else [SEGMENT, f"{SEGMENT}+{CRF}"]
+    return tuple(kinds)
+
+
+def segment_recipe(profile: Profile, experiment: str) -> Profile:
+    """The profile with the experiment's sections; the upper bound's is the profile's own."""
+    if experiment != UPPER_BOUND:
+        return profile.experiment(experiment)
+    return dataclasses.replace(profile, segment=dataclasses.replace(profile.segment, masks=TRUTH))
+
+
 def open_folder(profile: Profile, *, masks: bool) -> tuple[Folder, dict]:
     """The data set folder and its manifest, checked quickly against each other.
 
@@ -59,10 +87,9 @@ def open_folder(profile: Profile, *, masks: bool) -> tuple[Folder, dict]:
     return folder, manifest
 
 
-def build_method(profile: Profile, experiment: str, num_classes: int, weights: str) -> Method:
-    """Build an experiment's method with initial weights from `weights`."""
-    chosen, model = profile.experiments[experiment], profile.experiment(experiment).model
-    backbone = models.build(
+def build_backbone(model: ModelSettings, weights: str) -> Backbone:
+    """The backbone of a section `model`, with initial weights from `weights`."""
+    return models.build(
         model.backbone,
         weights=weights,
         output_stride=model.output_stride,
@@ -70,7 +97,64 @@ def build_method(profile: Profile, experiment: str, num_classes: int, weights: s
         batch_norm=model.batch_norm,
         frozen_stages=model.frozen_stages,
     )
+
+
+def build_method(profile: Profile, experiment: str, num_classes: int, weights: str) -> Method:
+    """Build an experiment's method with initial weights from `weights`."""
+    chosen, model = profile.experiments[experiment], profile.experiment(experiment).model
+    backbone = build_backbone(model, weights)
     return methods.build(chosen.method, backbone, num_classes, chosen.settings)
+
+
+def training_transform(train: TrainSettings) -> TrainTransform:
+    """The augmentation of a section `train`."""
+    return TrainTransform(train.crop, train.resize, train.flip, train.jitter, train.jpeg)
+
+
+def training_facts(
+    profile: Profile,
+    experiment: str,
+    seed: int,
+    method: str,
+    model: ModelSettings,
+    train: TrainSettings,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What is known of a training before it starts, for its provenance.json.
+
+    Args:
+        profile: of the run.
+        experiment: its name.
+        seed: of the training.
+        method: what is trained.
+        model: its section, with all overrides.
+        train: its section, with all overrides.
+        settings: those of the method or stage.
+    """
+    manifest, split = manifest_of(profile), profile.data.train
+    return {
+        "dataset": manifest["name"],
+        "content_hash": manifest["content_hash"],
+        "train_split": split,
+        "train_images": len(Folder(profile.data.root).ids(split)),
+        "experiment": experiment,
+        "method": method,
+        "seed": seed,
+        "backbone": model.backbone,
+        "output_stride": model.output_stride,
+        "weights": Path(model.weights).name,
+        "weights_hash": models.weights_hash(model.backbone, model.weights),
+        "epochs": train.epochs,
+        "batch_size": train.batch_size,
+        "crop": train.crop,
+        "ema": train.ema,
+        "settings": {
+            "model": dataclasses.asdict(model),
+            "train": dataclasses.asdict(train),
+            "method": dict(settings),
+        },
+        **provenance.git_state(),
+    }
 
 
 def load_trained(profile: Profile, experiment: str, folder: Folder, path: Path) -> Method:

@@ -25,62 +25,85 @@ from wsssbench.evaluation import (
 )
 from wsssbench.evaluation.reading import read_mask
 from wsssbench.files import read_json, write_json, write_text
-from wsssbench.params import Profile
+from wsssbench.multistage import STAGES, masks_dir, scores_dir
+from wsssbench.params import UPPER_BOUND, Profile
 from wsssbench.progress import progress
-from wsssbench.stages.common import kinds_of, open_folder
+from wsssbench.stages.common import kinds_of, later_kinds_of, open_folder
 
 SUMMARY = ("miou", "fp", "fn", "oracle_threshold", "oracle_miou", "oracle_fp", "oracle_fn", "map")
 
 
-def evaluate(profile: Profile, experiment: str, seed: int) -> Path:
+def evaluate(profile: Profile, experiment: str, seed: int, *, later: bool = False) -> Path:
     """Score one run on all scored splits of the profile.
 
+    Args:
+        profile: of the run.
+        experiment: one of the profile, or `supervised` with `later`.
+        seed: of the run.
+        later: score what the stages after the pseudo-masks left, not the pseudo-masks.
+
     Returns:
-        The stage's directory, runs/<profile>/<experiment>-<seed>/evaluate.
+        The stage's directory, runs/<profile>/<experiment>-<seed>/evaluate or evaluate_stages.
 
     Raises:
         UserError: masks or maps are missing, or no image of any split has a ground-truth mask.
     """
     run = profile.run_dir(experiment, seed)
     folder, _ = open_folder(profile, masks=True)
-    for kind in kinds_of(profile, experiment):
-        out = run / "evaluate" / kind
+    for kind in (later_kinds_of if later else kinds_of)(profile, experiment):
+        out, trained = scores_dir(run, kind), run / "train"
+        if kind in STAGES["segment"]:
+            trained = run / "segment" / "network"
         protocol, splits = _score(profile, folder, experiment, run, kind)
         record = {
             "profile": profile.profile,
             "experiment": experiment,
-            "title": profile.experiments[experiment].title or experiment,
+            "title": _title(profile, experiment),
             "maps": kind,
             "seed": seed,
-            "provenance": read_json(run / "train" / "provenance.json", "Train the run again."),
+            "provenance": read_json(trained / "provenance.json", "Train the run again."),
             "protocol": protocol.to_dict(),
             "splits": splits,
         }
         write_json(out / "record.json", record)
         metrics = {s: {key: found.get(key) for key in SUMMARY} for s, found in splits.items()}
         write_json(out / "metrics.json", metrics)
-    return run / "evaluate"
+    return run / ("evaluate_stages" if later else "evaluate")
+
+
+def _title(profile: Profile, experiment: str) -> str:
+    if experiment == UPPER_BOUND:
+        return "Full supervision"
+    return profile.experiments[experiment].title or experiment
 
 
 def _score(
     profile: Profile, folder: Folder, experiment: str, run: Path, kind: str
 ) -> tuple[Protocol, dict[str, dict[str, Any]]]:
     """Scores of one kind of maps on all splits; the tables are written beside."""
-    masks, out = run / "pseudo_masks" / kind, run / "evaluate" / kind
-    again = f"Run: python -m wsssbench pseudo-masks -p {profile.params_file} -e {experiment}"
+    masks, out = masks_dir(run, kind), scores_dir(run, kind)
+    stage = {"pseudo_masks": "pseudo-masks", "random_walk": "random-walk"}
+    name = stage.get(masks.parent.name, masks.parent.name)
+    again = f"Run: python -m wsssbench {name} -p {profile.params_file} -e {experiment}"
     protocol = Protocol.from_dict(read_json(masks / "protocol.json", again))
-    threshold = protocol.threshold
+    threshold = None if protocol.threshold_rule == "argmax" else protocol.threshold
     splits: dict[str, dict[str, Any]] = {}
     oracle = None
     for split, role in profile.data.scored.items():
+        if split not in protocol.labels_used:
+            continue  # a stage that needs image labels does not run on val
         found = {"role": role, "labels_used": protocol.labels_used[split], "threshold": threshold}
         found |= _classification(folder, masks.parent / f"{split}.csv", out / split)
         if ids := [name for name in folder.ids(split) if folder.has_mask(name)]:
-            scores, sweep = _masks(profile, folder, masks / split, ids, threshold)
-            oracle = sweep.best()[0] if role == "train" else oracle
-            _write_tables(scores, sweep, out / split)
-            found |= _row(profile, scores, sweep, threshold, oracle)
-            if not found["labels_used"]:
+            scores = _masks(profile, folder, masks / split, ids)
+            _write_scores(scores, out / split)
+            sweep = None
+            if (masks / split / "maps").is_dir():
+                sweep = _sweep(profile, folder, masks / split, ids, threshold)
+                _write_csv(sweep.table(), out / split / "sweep.csv")
+                oracle = sweep.best()[0] if role == "train" else oracle
+            found |= _row(profile, scores, sweep, oracle)
+            if sweep is not None and not found["labels_used"]:
                 found["with_labels"] = _with_labels(profile, folder, masks / split, ids, threshold)
         splits[split] = found
     if not any("miou" in found for found in splits.values()):
@@ -134,31 +157,33 @@ def score_folder(
     )
 
 
-def _masks(
-    profile: Profile, folder: Folder, masks: Path, ids: list[str], threshold: float
-) -> tuple[Scores, ThresholdSweep]:
-    truth, count = folder.root / MASKS, folder.num_classes + 1
-    scores = evaluate_folder(
+def _masks(profile: Profile, folder: Folder, masks: Path, ids: list[str]) -> Scores:
+    return evaluate_folder(
         masks / "masks",
-        truth,
+        folder.root / MASKS,
         ids,
-        count,
+        folder.num_classes + 1,
         classes=folder.classes,
         boundary_px=profile.evaluate.boundary_px,
         progress=progress,
     )
+
+
+def _sweep(
+    profile: Profile, folder: Folder, masks: Path, ids: list[str], threshold: float
+) -> ThresholdSweep:
     thresholds = sorted({*profile.evaluate.grid, threshold})
-    sweep = evaluate_maps(masks / "maps", truth, ids, count, thresholds, progress=progress)
-    return scores, sweep
+    truth, count = folder.root / MASKS, folder.num_classes + 1
+    return evaluate_maps(masks / "maps", truth, ids, count, thresholds, progress=progress)
 
 
 def _row(
-    profile: Profile, scores: Scores, sweep: ThresholdSweep, threshold: float, oracle: float | None
+    profile: Profile, scores: Scores, sweep: ThresholdSweep | None, oracle: float | None
 ) -> dict[str, Any]:
     intervals = scores.intervals(profile.evaluate.bootstrap)
     row = {"images": len(scores.ids), **scores.summary(), "boundary_band": scores.boundary}
     row |= {f"{name}_interval": list(ends) for name, ends in intervals.items()}
-    if oracle is not None:
+    if sweep is not None and oracle is not None:
         best = _at(sweep, oracle)
         row |= {"oracle_threshold": oracle, **{f"oracle_{k}": v for k, v in best.items()}}
         row["oracle_gap"] = best["miou"] - row["miou"]
@@ -181,6 +206,9 @@ def _with_labels(
 
 
 def _classification(folder: Folder, path: Path, out: Path) -> dict[str, Any]:
+    """Scores of the classifier; nothing for a stage without one."""
+    if not path.exists():
+        return {}
     table = pd.read_csv(path, dtype={"id": str}).set_index("id")
     labels = np.stack([folder.label(name) for name in table.index])
     probabilities = table.to_numpy(np.float32)
@@ -193,11 +221,6 @@ def _classification(folder: Folder, path: Path, out: Path) -> dict[str, Any]:
     }
     write_json(out / "classification.json", {**found, "cp": precision, "cr": recall})
     return found
-
-
-def _write_tables(scores: Scores, sweep: ThresholdSweep, out: Path) -> None:
-    _write_scores(scores, out)
-    _write_csv(sweep.table(), out / "sweep.csv")
 
 
 def _write_scores(scores: Scores, out: Path) -> None:

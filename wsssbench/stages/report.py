@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from wsssbench.params import Profile
+from wsssbench.params import UPPER_BOUND, Profile
 from wsssbench.reporting import build
-from wsssbench.stages.common import kinds_of
+from wsssbench.stages.common import kinds_of, later_kinds_of
 
 
 def report(profile: Profile) -> Path:
@@ -22,12 +22,14 @@ def report(profile: Profile) -> Path:
         Path("runs") / profile.profile,
         Path("reports") / profile.profile,
         profile=profile.profile,
-        kinds={name: kinds_of(profile, name) for name in chosen},
+        kinds={name: (*kinds_of(profile, name), *later_kinds_of(profile, name)) for name in chosen},
         seeds=profile.grid.seeds,
         data_root=profile.data.root,
         title=profile.report.title,
         note=profile.report.note,
         gallery=profile.report.gallery,
         tables=[dataclasses.asdict(table) for table in profile.report.tables],
+        upper_bound=profile.grid.upper_bound,
+        upper_bound_kinds=later_kinds_of(profile, UPPER_BOUND),
         published={name: one.published or one.method for name, one in chosen.items()},
     )

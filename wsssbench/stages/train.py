@@ -4,9 +4,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from wsssbench import provenance
 from wsssbench.data.folder import Folder, LabelledImages
-from wsssbench.data.transforms import TrainTransform
 from wsssbench.engine import devices
 from wsssbench.engine.train import Job
 from wsssbench.engine.train import train as run
@@ -16,7 +14,13 @@ from wsssbench.models import weights_hash
 from wsssbench.params import Profile
 from wsssbench.plan import code_hash, roots_of
 from wsssbench.stages import plan
-from wsssbench.stages.common import build_method, kinds_of, open_folder
+from wsssbench.stages.common import (
+    build_method,
+    kinds_of,
+    open_folder,
+    training_facts,
+    training_transform,
+)
 
 
 def train(profile: Profile, experiment: str, seed: int) -> Path:
@@ -34,9 +38,6 @@ def train(profile: Profile, experiment: str, seed: int) -> Path:
     settings, model = recipe.train, recipe.model
     folder, manifest = open_folder(profile, masks=False)
     ids = folder.ids(profile.data.train)
-    transform = TrainTransform(
-        settings.crop, settings.resize, settings.flip, settings.jitter, settings.jpeg
-    )
     build = partial(build_method, profile, experiment, folder.num_classes, model.weights)
     initial = weights_hash(model.backbone, model.weights)
     # what must be equal for a checkpoint to be continued; the schedule and the seed are added there
@@ -48,30 +49,10 @@ def train(profile: Profile, experiment: str, seed: int) -> Path:
         "model": [dataclasses.asdict(model), initial],
     }
     out = profile.run_dir(experiment, seed) / "train"
-    facts = {
-        "dataset": manifest["name"],
-        "content_hash": manifest["content_hash"],
-        "train_split": profile.data.train,
-        "train_images": len(ids),
-        "experiment": experiment,
-        "method": chosen.method,
-        "seed": seed,
-        "backbone": model.backbone,
-        "output_stride": model.output_stride,
-        "weights": Path(model.weights).name,
-        "weights_hash": initial,
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "crop": settings.crop,
-        "ema": settings.ema,
-        "settings": {
-            "model": dataclasses.asdict(model),
-            "train": dataclasses.asdict(settings),
-            "method": dict(chosen.settings),
-        },
-        **provenance.git_state(),
-    }
-    dataset = LabelledImages(folder, ids, transform)
+    facts = training_facts(
+        profile, experiment, seed, chosen.method, model, settings, chosen.settings
+    )
+    dataset = LabelledImages(folder, ids, training_transform(settings))
     watch = _watch(profile, experiment, folder, settings.watch)
     run(Job(build, dataset, settings, profile.machine, seed, out, identity, facts, watch))
     return out

@@ -1,0 +1,193 @@
+"""The stages after the pseudo-masks: seed -> random walk -> dense CRF, and segmentation networks.
+
+Stages follow different protocols, so each has columns of its own; rows are experiments.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from wsssbench.files import read_json
+from wsssbench.multistage import CRF, SEGMENT, WALK
+from wsssbench.params import UPPER_BOUND
+from wsssbench.reporting.averages import aggregate, rows
+from wsssbench.reporting.counterparts import REFERENCE, data_set, printed
+from wsssbench.reporting.drawing import Drawing
+from wsssbench.reporting.records import Run, row_name, split_roles
+from wsssbench.reporting.style import WIDTH_IN, colour_of, legend_columns, marker_of, styled
+from wsssbench.reporting.table import Column, Table
+
+PSEUDO = {"": "seed", CRF: "+ CRF", WALK: "+ random walk", f"{WALK}+{CRF}": "+ random walk, CRF"}
+VAL = {"": "own network", CRF: "own network + CRF", SEGMENT: "segmentation network",
+       f"{SEGMENT}+{CRF}": "segmentation network + CRF"}  # fmt: skip
+SECTION = "stages"
+TEXT = (
+    "What the stages after the pseudo-masks make of them. The random walk needs image labels and "
+    "runs on training images; the segmentation network learns from the pseudo-masks and predicts "
+    "without labels. Thresholds are those of each stage's protocol, not the best ones."
+)
+SHARE = f"Share: mIoU over that of the same network trained on true masks ({UPPER_BOUND})."
+
+
+def stage_tables(
+    runs: list[Run], figures: pd.DataFrame, names: Mapping[str, str] | None = None
+) -> list[Table]:
+    """Pseudo-masks per stage on training splits, predictions per stage on val.
+
+    Args:
+        runs: all runs, those of the later stages among them.
+        figures: published figures.
+        names: {experiment: published method} where they differ.
+    """
+    if not any(run.later for run in runs):
+        return []
+    tables = []
+    for split, role in split_roles(runs).items():
+        stages = PSEUDO if role == "train" else VAL
+        table = _table(runs, figures, names or {}, split, role, stages)
+        tables += [table] if table else []
+    return tables
+
+
+def _table(
+    runs: list[Run],
+    figures: pd.DataFrame,
+    names: Mapping[str, str],
+    split: str,
+    role: str,
+    stages: Mapping[str, str],
+) -> Table | None:
+    means = aggregate(rows(runs))
+    means = means[(means["split"] == split) & means["miou"].notna()].set_index("experiment")
+    lines = []
+    for experiment in _experiments(runs):
+        line = {"experiment": experiment, "title": _title(runs, experiment)}
+        for kind in stages:
+            row = _row(experiment, kind)
+            if row not in means.index:
+                continue
+            for number in ("miou", "fp", "fn"):
+                line[f"{kind}.{number}"] = means.loc[row, number]
+                line[f"{kind}.{number}_sd"] = means.loc[row, f"{number}_sd"]
+            line["seeds"] = str(int(means.loc[row, "seeds"]))
+            run = next(run for run in runs if run.row == row)
+            line[f"{kind}.published"] = printed(run, figures, names, "miou", split, role).text
+            top = _row(UPPER_BOUND, kind)
+            if top in means.index and experiment != UPPER_BOUND:
+                line[f"{kind}.share"] = means.loc[row, "miou"] / means.loc[top, "miou"]
+        lines.append(line)
+    frame = pd.DataFrame([line for line in lines if len(line) > 2])
+    if frame.empty:
+        return None
+    columns = [Column("experiment", "experiment"), Column("title", "title"),
+               Column("seeds", "seeds")]  # fmt: skip
+    for kind, head in stages.items():
+        numbers = (
+            Column(f"{kind}.miou", "mIoU %", "percent", head, "max"),
+            Column(f"{kind}.fp", "FP", "fraction", head, "min"),
+            Column(f"{kind}.fn", "FN", "fraction", head, "min"),
+            Column(f"{kind}.share", "share %", "percent", head),
+        )
+        columns += [c for c in numbers if c.key in frame and frame[c.key].notna().any()]
+    same = any(data_set(run.provenance.get("dataset")) == REFERENCE for run in runs)
+    group = f"published, {REFERENCE} {role}" + ("" if same else ": another data set")
+    for kind, head in stages.items():
+        key = f"{kind}.published"
+        if key in frame and frame[key].fillna("").ne("").any():
+            frame[key] = frame[key].fillna("")
+            columns.append(Column(key, head, "range", group))
+    notes = ["Mean ± sample standard deviation over seeds. Best of a column: ★.", *_starts(runs)]
+    notes += [SHARE] if any(column.head == "share %" for column in columns) else []
+    what = "Pseudo-masks" if role == "train" else "Predictions without image labels"
+    return Table(f"stages_{split}", f"{what} per stage on {split}.", frame, tuple(columns),
+                 tuple(notes))  # fmt: skip
+
+
+def stage_drawings(runs: list[Run]) -> list[Drawing]:
+    """MIoU from stage to stage, a figure per split."""
+    drawn = []
+    for split, role in split_roles(runs).items():
+        stages = PSEUDO if role == "train" else VAL
+        means = aggregate(rows(runs))
+        means = means[(means["split"] == split) & means["miou"].notna()].set_index("experiment")
+        lines = {}
+        for experiment in _experiments(runs):
+            found = {head: means.loc[_row(experiment, kind), ["miou", "miou_sd"]]
+                     for kind, head in stages.items()
+                     if _row(experiment, kind) in means.index}  # fmt: skip
+            if found and (len(found) > 1 or experiment == UPPER_BOUND):
+                lines[experiment] = pd.DataFrame(found).T
+        if not lines:
+            continue
+        title = f"From stage to stage on {split}"
+        parts = [f"{name} {100 * table['miou'].iloc[0]:.1f} to {100 * table['miou'].iloc[-1]:.1f} %"
+                 for name, table in lines.items()]  # fmt: skip
+        figure = stage_figure(lines, list(stages.values()), title)
+        text = f"mIoU of the first and the last stage: {', '.join(parts)}."
+        drawn.append(Drawing(f"stages_{split}", SECTION, title, text, figure))
+    return drawn
+
+
+@styled
+def stage_figure(lines: Mapping[str, pd.DataFrame], stages: list[str], title: str) -> Figure:
+    """One line per experiment over the stages, bars for the deviation over seeds.
+
+    Args:
+        lines: per experiment a table indexed by stage with miou and miou_sd, fractions.
+        stages: their order.
+        title: above the axes.
+    """
+    figure = Figure(figsize=(WIDTH_IN, 3.9))
+    axes = figure.subplots()
+    colours, markers = colour_of(lines), marker_of(lines)
+    shown = [stage for stage in stages if any(stage in table.index for table in lines.values())]
+    for place, (name, table) in enumerate(lines.items()):
+        shift = 0.05 * (place - (len(lines) - 1) / 2)
+        table = table.loc[[stage for stage in shown if stage in table.index]].astype(float)
+        axes.errorbar(
+            [shown.index(stage) + shift for stage in table.index],
+            100 * table["miou"],
+            100 * table["miou_sd"].fillna(0),
+            color=colours[name],
+            marker=markers[name],
+            capsize=2,
+            label=name,
+        )
+    heads = [stage.replace(" + ", "\n+ ").replace("walk, ", "walk,\n") for stage in shown]
+    axes.set_xticks(range(len(shown)), heads)
+    axes.set(ylabel="mIoU, %", xlim=(-0.4, len(shown) - 0.6))
+    axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=legend_columns(lines))
+    return figure
+
+
+def _experiments(runs: list[Run]) -> list[str]:
+    """Those that go on after the pseudo-masks, in their order, the upper bound last."""
+    names = dict.fromkeys(run.experiment for run in runs if run.later)
+    return sorted(names, key=lambda name: name == UPPER_BOUND)
+
+
+def _row(experiment: str, kind: str) -> str:
+    """Name of a row; the upper bound's usual kind goes by its name alone."""
+    main = UPPER_BOUND if kind == SEGMENT and experiment == UPPER_BOUND else ""
+    return main or row_name(experiment, kind)
+
+
+def _title(runs: list[Run], experiment: str) -> str:
+    members = [run for run in runs if run.experiment == experiment]
+    titles = (run.record.get("title") for run in members)
+    return next((title for title in titles if title), experiment)
+
+
+def _starts(runs: list[Run]) -> list[str]:
+    """A sentence on walks that start from another kind than the column `seed` shows."""
+    texts = []
+    for experiment in _experiments(runs):
+        members = [run for run in runs if run.experiment == experiment]
+        path = members[0].path / "random_walk" / "start.json"
+        kind = read_json(path, "")["kind"] if path.exists() else ""
+        usual = next((run.maps for run in members if run.main), "")
+        if kind and kind != usual:
+            texts.append(f"The walk of {experiment} starts from its kind {kind}.")
+    return texts

@@ -1,0 +1,107 @@
+"""Dense CRF on files: score maps or masks of a list of images -> masks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wsssbench.data.folder import Folder
+from wsssbench.data.palette import BACKGROUND, write_mask
+from wsssbench.evaluation.maps import full_size
+from wsssbench.evaluation.reading import StoredMaps, read_maps
+from wsssbench.parallel import cpus, in_threads
+from wsssbench.refinement.dense_crf import crf_labels, crf_scores
+from wsssbench.refinement.pamr import one_thread
+
+ON_LABELS = ("irn",)  # parameter sets published for masks; the others are for scores
+
+
+def sharpen_maps(
+    image: np.ndarray, stored: StoredMaps, threshold: float, name: str, iterations: int | None
+) -> np.ndarray:
+    """The mask that stored maps give after a dense CRF.
+
+    Args:
+        image: (H, W, 3) uint8.
+        stored: maps of the image; the gated ones take part.
+        threshold: constant score of the background.
+        name: parameter set. `irn` sharpens the mask at the threshold, the others the scores.
+        iterations: None: those of the set.
+
+    Returns:
+        (H, W) uint8 of class ids.
+    """
+    kept = stored.gated
+    maps = torch.from_numpy(full_size(stored.maps[kept], stored.size).astype(np.float32))
+    background = torch.full((1, *stored.size), float(threshold))
+    return _best(image, torch.cat([background, maps]), stored.keys[kept], name, iterations)
+
+
+def sharpen_scores(
+    image: np.ndarray, scores: torch.Tensor, name: str, iterations: int | None, least: float = 0.05
+) -> np.ndarray:
+    """The mask that class probabilities give after a dense CRF.
+
+    Args:
+        image: (H, W, 3) uint8.
+        scores: (K+1, H, W) float32 in [0, 1], background first.
+        name: parameter set, as for `sharpen_maps`.
+        iterations: None: those of the set.
+        least: classes that nowhere reach this are left out, which saves time.
+
+    Returns:
+        (H, W) uint8 of class ids.
+    """
+    kept = scores.amax((1, 2)) >= least
+    kept[BACKGROUND] = True
+    keys = kept.nonzero()[1:, 0].numpy()
+    return _best(image, scores[kept], keys, name, iterations)
+
+
+def sharpen_mask(image: np.ndarray, mask: np.ndarray, name: str, iterations: int | None):
+    """A mask (H, W) uint8 after a dense CRF; pixels of value 255 count as background."""
+    labels = torch.from_numpy(np.where(mask == 255, BACKGROUND, mask).astype(np.int64))
+    keys = labels.unique()
+    keys = keys[keys != BACKGROUND]
+    scores = torch.stack([(labels == key).float() for key in [BACKGROUND, *keys.tolist()]])
+    return _best(image, scores, keys.numpy(), name, iterations, labels=True)
+
+
+def sharpen_all(
+    folder: Folder,
+    ids: Sequence[str],
+    maps: Path,
+    out: Path,
+    threshold: float,
+    name: str,
+    iterations: int | None = None,
+) -> None:
+    """Write out/<id>.png from maps/<id>.npz, several images at a time."""
+
+    def one(task: str) -> None:
+        stored = read_maps(maps / f"{task}.npz")
+        mask = sharpen_maps(folder.image(task), stored, threshold, name, iterations)
+        write_mask(out / f"{task}.png", mask)
+
+    # one image per core: a single image's many short steps gain little from several
+    with one_thread(torch.device("cpu")):
+        for _ in in_threads(one, list(ids), f"dense CRF of {out.parent.name}", cpus()):
+            pass
+
+
+def _best(
+    image: np.ndarray,
+    scores: torch.Tensor,
+    keys: np.ndarray,
+    name: str,
+    iterations: int | None,
+    labels: bool = False,
+) -> np.ndarray:
+    changes = {} if iterations is None else {"iterations": iterations}
+    ids = np.concatenate([[BACKGROUND], keys]).astype(np.uint8)
+    if labels or name in ON_LABELS:
+        found = crf_labels(image, scores.argmax(0), len(scores), name, **changes)
+    else:
+        found = crf_scores(image, scores, name, **changes).argmax(0)
+    return ids[found.numpy()]

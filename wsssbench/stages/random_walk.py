@@ -1,0 +1,196 @@
+"""Stage random_walk: seeds -> affinity network -> better pseudo-masks, with and without dense CRF.
+
+runs/<profile>/<experiment>-<seed>/random_walk/
+crf/<split>/masks          the seed after a dense CRF, all splits
+labels/<id>.png            what the affinity network learns from
+network/                   its training: model.pt, history.csv, provenance.json
+rw/<split>/{maps,masks}    the walk, splits on which image labels are known
+rw+crf/<split>/masks       the walk's masks after a dense CRF
+"""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsssbench.data.folder import Folder
+from wsssbench.data.layout import MASKS
+from wsssbench.data.masked import MaskedImages
+from wsssbench.data.palette import write_mask
+from wsssbench.data.transforms import normalise
+from wsssbench.engine import devices
+from wsssbench.engine.inference import store_maps, write_masks
+from wsssbench.engine.train import Job, train
+from wsssbench.evaluation import Protocol, evaluate_maps
+from wsssbench.evaluation.maps import full_size
+from wsssbench.evaluation.reading import StoredMaps, read_maps
+from wsssbench.files import read_json, write_json
+from wsssbench.methods.affinity import Affinity
+from wsssbench.multistage import CRF, WALK
+from wsssbench.parallel import cpus, in_threads
+from wsssbench.params import Profile, RandomWalkSettings, override
+from wsssbench.plan import code_hash, roots_of
+from wsssbench.progress import progress
+from wsssbench.refinement.affinity_labels import irn_seeds
+from wsssbench.refinement.dense_crf import crf_labels
+from wsssbench.refinement.pamr import one_thread
+from wsssbench.stages.common import (
+    build_backbone,
+    kinds_of,
+    open_folder,
+    training_facts,
+    training_transform,
+)
+from wsssbench.stages.crf import sharpen_all
+
+
+def random_walk(profile: Profile, experiment: str, seed: int) -> Path:
+    """Refine the pseudo-masks of one run; what the experiment switches off is left out.
+
+    Returns:
+        The stage's directory.
+
+    Raises:
+        UserError: no pseudo-masks of the kind to start from, or a setting that makes no sense.
+    """
+    recipe = profile.experiment(experiment)
+    settings, run = recipe.random_walk, profile.run_dir(experiment, seed)
+    out, start = run / "random_walk", settings.seed or kinds_of(profile, experiment)[0]
+    seeds, again = run / "pseudo_masks" / start, f"-p {profile.params_file} -e {experiment}"
+    protocol = Protocol.from_dict(
+        read_json(seeds / "protocol.json", f"Run: python -m wsssbench pseudo-masks {again}")
+    )
+    folder, _ = open_folder(profile, masks=False)
+    if settings.crf != "none":
+        _sharpen(folder, protocol, seeds, out / CRF, settings, protocol.refinement)
+    if settings.network != "none":
+        weights = _learn(recipe, folder, seeds, out, experiment, seed)
+        steps = (*protocol.refinement, f"random walk ({settings.network})")
+        found = _walk(recipe, folder, protocol, seeds, out / WALK, weights, steps)
+        if settings.crf != "none":
+            _sharpen(folder, found, out / WALK, out / f"{WALK}+{CRF}", settings, steps)
+    write_json(out / "start.json", {"kind": start, "network": settings.network})
+    return out
+
+
+def _sharpen(
+    folder: Folder,
+    protocol: Protocol,
+    maps: Path,
+    out: Path,
+    settings: RandomWalkSettings,
+    steps: tuple[str, ...],
+) -> None:
+    """Masks of all splits after a dense CRF, and their protocol."""
+    for split in protocol.labels_used:
+        sharpen_all(
+            folder,
+            folder.ids(split),
+            maps / split / "maps",
+            out / split / "masks",
+            protocol.threshold,
+            settings.crf,
+            settings.crf_iterations,
+        )
+    said = dataclasses.replace(protocol, crf=True, stage=out.name, refinement=steps)
+    write_json(out / "protocol.json", said.to_dict())
+
+
+def _learn(
+    recipe: Profile, folder: Folder, seeds: Path, out: Path, experiment: str, seed: int
+) -> Path:
+    """Seeds of the training images, and an affinity network that learns from them."""
+    settings, split = recipe.random_walk, recipe.data.train
+    ids, labels = folder.ids(split), out / "labels"
+    crf = None if settings.crf == "none" else partial(crf_labels, parameter_set="irn")
+
+    def label(name: str) -> None:
+        stored = read_maps(seeds / split / "maps" / f"{name}.npz")
+        found = irn_seeds(
+            _full(stored),
+            stored.keys.tolist(),
+            foreground=settings.certain,
+            background=settings.uncertain,
+            image=torch.from_numpy(folder.image(name)),
+            crf=crf,
+        )
+        write_mask(labels / f"{name}.png", found.numpy().astype(np.uint8))
+
+    with one_thread(torch.device("cpu")):
+        for _ in in_threads(label, ids, "labels of the affinity network", cpus()):
+            pass
+    where = f"{recipe.params_file}: random_walk.train"
+    schedule, model = override(recipe.train, settings.train, where), recipe.model
+    kind = f"random walk ({settings.network})"
+    facts = training_facts(
+        recipe, experiment, seed, kind, model, schedule, dataclasses.asdict(settings)
+    )
+    identity = {
+        "code": code_hash(roots_of("random_walk", [])),
+        "facts": [facts["content_hash"], facts["weights_hash"], facts["settings"]],
+        "seeds": read_json(seeds.parents[1] / "train" / "provenance.json", "Train the run again."),
+    }
+    build = partial(_network, recipe, folder.num_classes, model.weights)
+    data = MaskedImages(folder, ids, labels, training_transform(schedule))
+    job = Job(build, data, schedule, recipe.machine, seed, out / "network", identity, facts)
+    return train(job)
+
+
+def _network(recipe: Profile, num_classes: int, weights: str) -> Affinity:
+    settings, backbone = recipe.random_walk, build_backbone(recipe.model, weights)
+    return Affinity(backbone, num_classes, network=settings.network, radius=settings.radius)
+
+
+def _walk(
+    recipe: Profile,
+    folder: Folder,
+    protocol: Protocol,
+    seeds: Path,
+    out: Path,
+    weights: Path,
+    steps: tuple[str, ...],
+) -> Protocol:
+    """Maps and masks of the splits with image labels; returns their protocol."""
+    settings, device = recipe.random_walk, devices.choose(recipe.machine)
+    learner = _network(recipe, folder.num_classes, "none")
+    learner.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    learner = learner.to(device, memory_format=torch.channels_last).eval()
+    splits = {split: used for split, used in protocol.labels_used.items() if used}
+    for split in splits:
+        for name in progress(folder.ids(split), f"random walk of {split}"):
+            stored = read_maps(seeds / split / "maps" / f"{name}.npz")
+            image = normalise(torch.from_numpy(folder.image(name)).permute(2, 0, 1))
+            maps = learner.refine(
+                image[None].as_subclass(Tensor).to(device),
+                _full(stored),
+                radius=settings.walk_radius,
+                beta=settings.beta,
+                log2_steps=settings.log2_steps,
+                per_class=settings.per_class,
+            )
+            store_maps(out / split / "maps" / f"{name}.npz", stored.keys, maps, stored.size)
+    threshold = settings.threshold if settings.network == "irn" else 0.5  # see Affinity.refine
+    if protocol.threshold_rule == "holdout":
+        place, ids = out / protocol.holdout / "maps", folder.ids(protocol.holdout)
+        classes, grid = folder.num_classes + 1, recipe.evaluate.grid
+        threshold = evaluate_maps(place, folder.root / MASKS, ids, classes, grid).best()[0]
+    for split in splits:
+        write_masks(out / split, folder.ids(split), threshold)
+    said = dataclasses.replace(
+        protocol,
+        threshold=threshold,
+        background="threshold",
+        labels_used=splits,
+        stage=WALK,
+        refinement=steps,
+    )
+    write_json(out / "protocol.json", said.to_dict())
+    return said
+
+
+def _full(stored: StoredMaps) -> Tensor:
+    """Stored maps at the size of their image, (n, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(full_size(stored.maps, stored.size).astype(np.float32)).clamp(0, 1)

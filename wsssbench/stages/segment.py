@@ -1,0 +1,178 @@
+"""Stage segment: masks of the training images -> a segmentation network -> predictions.
+
+runs/<profile>/<experiment>-<seed>/segment/
+network/                    its training: model.pt, history.csv, provenance.json
+segment/<split>/masks       predictions without image labels
+segment+crf/<split>/masks   the same after a dense CRF
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from wsssbench.data.folder import Folder, LabelledImages
+from wsssbench.data.layout import MASKS
+from wsssbench.data.masked import MaskedImages
+from wsssbench.data.palette import write_mask
+from wsssbench.engine import devices
+from wsssbench.engine.inference import normalised, same_size_batches
+from wsssbench.engine.train import Job, train
+from wsssbench.errors import UserError
+from wsssbench.evaluation import Protocol
+from wsssbench.files import read_json, write_json
+from wsssbench.methods.segmentation import Segmentation
+from wsssbench.models import weights_hash
+from wsssbench.multistage import CRF, SEED, SEGMENT, TRUTH, masks_dir
+from wsssbench.parallel import cpus, in_threads, silent
+from wsssbench.params import ModelSettings, Profile, override
+from wsssbench.plan import code_hash, roots_of
+from wsssbench.progress import progress
+from wsssbench.refinement.pamr import one_thread
+from wsssbench.stages.common import (
+    build_backbone,
+    open_folder,
+    segment_recipe,
+    training_facts,
+    training_transform,
+)
+from wsssbench.stages.crf import sharpen_scores
+
+
+def segment(profile: Profile, experiment: str, seed: int) -> Path:
+    """Train the segmentation network of one run on its pseudo-masks, and predict.
+
+    Args:
+        profile: of the run.
+        experiment: one of the profile, or `supervised` for the upper bound on true masks.
+        seed: of the run, and of this training.
+
+    Returns:
+        The stage's directory; empty but for start.json where the experiment skips the stage.
+
+    Raises:
+        UserError: the masks to learn from are missing, or a setting that makes no sense.
+    """
+    recipe = segment_recipe(profile, experiment)
+    settings, out = recipe.segment, profile.run_dir(experiment, seed) / "segment"
+    if settings.network != "none":
+        folder, _ = open_folder(profile, masks=settings.masks == TRUTH)
+        masks, start = _source(recipe, experiment, seed, folder)
+        weights = _learn(recipe, folder, masks, out, experiment, seed)
+        _predict(recipe, folder, weights, out)
+        _write_protocols(recipe, out, start)
+    write_json(out / "start.json", {"masks": settings.masks, "network": settings.network})
+    return out
+
+
+def _source(recipe: Profile, experiment: str, seed: int, folder: Folder) -> tuple[Path, tuple]:
+    """The folder of training masks, and the steps that led to them."""
+    run, chosen, split = recipe.run_dir(experiment, seed), recipe.segment.masks, recipe.data.train
+    if chosen == TRUTH:
+        return folder.root / MASKS, ("true masks",)
+    start = read_json(
+        run / "random_walk" / "start.json",
+        f"Run: python -m wsssbench random-walk -p {recipe.params_file} -e {experiment}",
+    )
+    kind = start["kind"] if chosen == SEED else chosen
+    place = masks_dir(run, kind)
+    if not (place / "protocol.json").exists():
+        raise UserError(
+            f"{recipe.params_file}: {experiment} segments from the masks {chosen!r}, but its stage "
+            f"random_walk made none. Set segment.masks to {SEED}, or switch the step on."
+        )
+    protocol = Protocol.from_dict(read_json(place / "protocol.json", ""))
+    return place / split / "masks", (*protocol.refinement, *(["CRF"] if protocol.crf else []))
+
+
+def _learn(
+    recipe: Profile, folder: Folder, masks: Path, out: Path, experiment: str, seed: int
+) -> Path:
+    settings, split = recipe.segment, recipe.data.train
+    where = f"{recipe.params_file}: segment"
+    schedule = override(recipe.train, settings.train, f"{where}.train")
+    model = _model(recipe)
+    facts = training_facts(
+        recipe, experiment, seed, settings.network, model, schedule, dataclasses.asdict(settings)
+    )
+    source = masks.parent.parent / "protocol.json"
+    identity = {
+        "code": code_hash(roots_of("segment", [])),
+        "facts": [facts["content_hash"], facts["weights_hash"], facts["settings"]],
+        "masks": read_json(source, "") if settings.masks != TRUTH else TRUTH,
+    }
+    build = partial(_network, recipe, folder.num_classes, model.weights)
+    data = MaskedImages(folder, folder.ids(split), masks, training_transform(schedule))
+    job = Job(build, data, schedule, recipe.machine, seed, out / "network", identity, facts)
+    return train(job)
+
+
+def _model(recipe: Profile) -> ModelSettings:
+    return override(recipe.model, recipe.segment.model, f"{recipe.params_file}: segment.model")
+
+
+def _network(recipe: Profile, num_classes: int, weights: str) -> Segmentation:
+    settings, backbone = recipe.segment, build_backbone(_model(recipe), weights)
+    return Segmentation(backbone, num_classes, network=settings.network, balanced=settings.balanced)
+
+
+def _predict(recipe: Profile, folder: Folder, weights: Path, out: Path) -> None:
+    """Masks of all scored splits, without image labels."""
+    settings, device = recipe.segment, devices.choose(recipe.machine)
+    dtype = devices.precision(recipe.machine, device)
+    learner = _network(recipe, folder.num_classes, "none")
+    learner.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    learner = learner.to(device, memory_format=torch.channels_last).eval()
+    for split in recipe.data.scored:
+        ids = folder.ids(split)
+        batches = same_size_batches(folder, ids, recipe.pseudo_masks.batch_size)
+        data = DataLoader(
+            LabelledImages(folder, ids, normalised),
+            batch_sampler=batches,
+            num_workers=recipe.machine.workers,
+        )
+        for batch in progress(data, f"predictions on {split}", len(batches)):
+            images = batch["image"].to(device, memory_format=torch.channels_last)
+            with devices.autocast(device, dtype):
+                scores = learner.predict(images, settings.scales, settings.flip).float().cpu()
+            for name, mask in zip(batch["id"], scores.argmax(1)):
+                path = out / SEGMENT / split / "masks" / f"{name}.png"
+                write_mask(path, mask.numpy().astype(np.uint8))
+            if settings.crf != "none":
+                place = out / f"{SEGMENT}+{CRF}" / split / "masks"
+                _sharpen(folder, batch["id"], scores, place, settings.crf)
+
+
+def _sharpen(folder: Folder, ids: Sequence[str], scores: torch.Tensor, out: Path, crf: str) -> None:
+    def one(row: int) -> None:
+        mask = sharpen_scores(folder.image(ids[row]), scores[row], crf, None)
+        write_mask(out / f"{ids[row]}.png", mask)
+
+    with one_thread(torch.device("cpu")):
+        for _ in in_threads(one, range(len(ids)), "dense CRF", cpus(), show=silent):
+            pass
+
+
+def _write_protocols(recipe: Profile, out: Path, start: tuple[str, ...]) -> None:
+    settings = recipe.segment
+    schedule = override(recipe.train, settings.train, f"{recipe.params_file}: segment.train")
+    model = _model(recipe)
+    plain = Protocol(
+        "argmax",
+        0.0,
+        scales=settings.scales,
+        flip=settings.flip,
+        labels_used=dict.fromkeys(recipe.data.scored, False),
+        stage=SEGMENT,
+        refinement=(*start, settings.network),
+        ema=schedule.ema > 0,
+        initial_weights=weights_hash(model.backbone, model.weights),
+    )
+    write_json(out / SEGMENT / "protocol.json", plain.to_dict())
+    if settings.crf != "none":
+        sharp = dataclasses.replace(plain, crf=True, stage=f"{SEGMENT}+{CRF}")
+        write_json(out / f"{SEGMENT}+{CRF}" / "protocol.json", sharp.to_dict())
