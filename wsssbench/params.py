@@ -133,12 +133,14 @@ class SegmentSettings:
     """A segmentation network trained on pseudo-masks: the multi-stage setting.
 
     `masks` says on which: `seed`, `crf`, `rw`, `rw+crf`, or `truth` for full supervision, the upper
-    bound. `network` none skips the stage. `crf` names the dense CRF at test time; `none` leaves the
-    kind `segment+crf` out. `train` and `model` hold keys of these sections that differ here.
+    bound. `network` none skips the stage. `width` are the channels of DeepLabV3+'s head. `crf`
+    names the dense CRF at test time; `none` leaves the kind `segment+crf` out. `train` and `model`
+    hold keys of these sections that differ here.
     """
 
     network: Literal["deeplab_v3plus", "deeplab_v2", "none"] = "deeplab_v3plus"
     masks: Literal["seed", "crf", "rw", "rw+crf", "truth"] = "rw+crf"
+    width: int = 256
     balanced: bool = False
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True

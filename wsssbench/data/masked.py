@@ -4,6 +4,7 @@ The masks come from a folder of the run (pseudo-masks, affinity labels); only th
 full supervision is pointed at the true ones.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,18 @@ class MaskedImages(LabelledImages):
             )
         item["mask"] = tv_tensors.Mask(torch.from_numpy(mask.copy()))
         return self.joint(item) if self.joint else item
+
+
+def digest(masks: Path, ids: Sequence[str]) -> str:
+    """Hash of the mask files of `ids`, 16 hex digits: what a training learnt from.
+
+    Raises:
+        UserError: a mask is missing.
+    """
+    total = hashlib.sha256()
+    for name in ids:
+        path = Path(masks) / f"{name}.png"
+        if not path.exists():
+            raise UserError(f"{path} is missing. Run the stage that writes it again.")
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]

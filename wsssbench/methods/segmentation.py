@@ -27,6 +27,7 @@ class Segmentation(Learner):
         backbone: a network of `wsssbench.models` giving C1..C5.
         num_classes: K, without background.
         network: "deeplab_v3plus" or "deeplab_v2".
+        width: channels of DeepLabV3+'s head; DeepLabV2 has no hidden layer.
         balanced: background and objects weigh the same, see `masked_cross_entropy`.
     """
 
@@ -36,10 +37,12 @@ class Segmentation(Learner):
         num_classes: int,
         *,
         network: Literal["deeplab_v3plus", "deeplab_v2"] = "deeplab_v3plus",
+        width: int = 256,
         balanced: bool = False,
     ):
         super().__init__()
-        self.network = NETWORKS[network](backbone, num_classes + 1)
+        head = {"width": width} if network == "deeplab_v3plus" else {}
+        self.network = NETWORKS[network](backbone, num_classes + 1, **head)
         self.balanced = balanced
 
     def losses(self, batch: dict, progress: Progress) -> dict[str, Tensor]:

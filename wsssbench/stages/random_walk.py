@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wsssbench.data.folder import Folder
 from wsssbench.data.layout import MASKS
-from wsssbench.data.masked import MaskedImages
+from wsssbench.data.masked import MaskedImages, digest
 from wsssbench.data.palette import write_mask
 from wsssbench.data.transforms import normalise
 from wsssbench.engine import devices
@@ -131,7 +131,7 @@ def _learn(
     identity = {
         "code": code_hash(roots_of("random_walk", [])),
         "facts": [facts["content_hash"], facts["weights_hash"], facts["settings"]],
-        "seeds": read_json(seeds.parents[1] / "train" / "provenance.json", "Train the run again."),
+        "labels": digest(labels, ids),
     }
     build = partial(_network, recipe, folder.num_classes, model.weights)
     data = MaskedImages(folder, ids, labels, training_transform(schedule))

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from wsssbench.data.folder import Folder, LabelledImages
 from wsssbench.data.layout import MASKS
-from wsssbench.data.masked import MaskedImages
+from wsssbench.data.masked import MaskedImages, digest
 from wsssbench.data.palette import write_mask
 from wsssbench.engine import devices
 from wsssbench.engine.inference import normalised, same_size_batches
@@ -99,14 +99,14 @@ def _learn(
     facts = training_facts(
         recipe, experiment, seed, settings.network, model, schedule, dataclasses.asdict(settings)
     )
-    source = masks.parent.parent / "protocol.json"
+    ids = folder.ids(split)
     identity = {
         "code": code_hash(roots_of("segment", [])),
         "facts": [facts["content_hash"], facts["weights_hash"], facts["settings"]],
-        "masks": read_json(source, "") if settings.masks != TRUTH else TRUTH,
+        "masks": digest(masks, ids),
     }
     build = partial(_network, recipe, folder.num_classes, model.weights)
-    data = MaskedImages(folder, folder.ids(split), masks, training_transform(schedule))
+    data = MaskedImages(folder, ids, masks, training_transform(schedule))
     job = Job(build, data, schedule, recipe.machine, seed, out / "network", identity, facts)
     return train(job)
 
@@ -117,7 +117,13 @@ def _model(recipe: Profile) -> ModelSettings:
 
 def _network(recipe: Profile, num_classes: int, weights: str) -> Segmentation:
     settings, backbone = recipe.segment, build_backbone(_model(recipe), weights)
-    return Segmentation(backbone, num_classes, network=settings.network, balanced=settings.balanced)
+    return Segmentation(
+        backbone,
+        num_classes,
+        network=settings.network,
+        width=settings.width,
+        balanced=settings.balanced,
+    )
 
 
 def _predict(recipe: Profile, folder: Folder, weights: Path, out: Path) -> None:
