@@ -8,7 +8,8 @@ import wsssbench
 from wsssbench.plan import imported
 
 PACKAGE = Path(wsssbench.__file__).parent
-BASE = {"errors", "files", "parallel", "params", "plan", "progress", "provenance", "settings"}
+BASE = {"errors", "files", "multistage", "parallel", "params", "plan", "progress", "provenance"}
+BASE |= {"settings"}
 MAY_IMPORT = {
     "data": set(),
     "models": set(),

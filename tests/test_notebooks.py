@@ -32,7 +32,11 @@ def test_all_stages_have_their_notebook():
         "train",
         "pseudo_masks",
         "evaluate",
+        "random_walk",
+        "segment",
+        "evaluate_stages",
         "report",
         "explore_errors",
         "explore_recurseed",
+        "explore_refinement",
     } <= {path.stem for path in NOTEBOOKS}

@@ -5,7 +5,16 @@ from hypothesis import strategies as st
 from toy_profile import PARAMS, write_params
 
 from wsssbench.errors import UserError
-from wsssbench.params import TrainSettings, build, find, load
+from wsssbench.params import (
+    UPPER_BOUND,
+    RandomWalkSettings,
+    SegmentSettings,
+    TrainSettings,
+    build,
+    find,
+    load,
+    override,
+)
 
 
 def load_with(tmp_path, **sections):
@@ -35,6 +44,17 @@ def test_values_and_defaults(tmp_path):
         ({"train": {"optimizer": "sgdd"}}, "Did you mean 'sgd'"),
         ({"pseudo_masks": {"flip": "yes"}}, "flip: expected true or false"),
         ({"grid": {"experiments": ["cma"]}}, "Did you mean 'cam'"),
+        ({"grid": {"multi_stage": ["cma"]}}, "grid.multi_stage: Unknown experiment 'cma'. Did you"),
+        ({"grid": {"upper_bound": ["0"]}}, "upper_bound[0]: expected a whole number, got '0'"),
+        ({"experiments": {"supervised": {"method": "cam"}}}, "'supervised' is the name of the run"),
+        ({"segment": {"masks": "rw+crt"}}, "masks: Unknown value 'rw+crt'. Did you mean 'rw+crf'"),
+        ({"segment": {"network": "deeplab"}}, "network: Unknown value 'deeplab'. Did you mean"),
+        ({"random_walk": {"network": "psa"}}, "network: Unknown value 'psa'"),
+        ({"random_walk": {"train": 3}}, "train: expected a mapping, got 3"),
+        (
+            {"experiments": {"cam": {"method": "cam", "segment": {"mask": "rw"}}}},
+            "experiments.cam.segment: Unknown key 'mask'. Did you mean 'masks'",
+        ),
         ({"pseudo_masks": {"threshold_rule": "holdout"}}, "data.holdout names no list"),
         ({"experiments": {"cam": {"method": "cam", "train": {"lrr": 1}}}}, "experiments.cam.train"),
     ],
@@ -74,6 +94,55 @@ def test_experiment_overrides_single_keys(tmp_path):
     assert (changed.train.epochs, changed.model.dilate) == (7, False)
     assert changed.train.lr == profile.train.lr
     assert profile.train.epochs == 2
+
+
+def test_later_stages_are_off_until_the_grid_names_them(tmp_path):
+    path = write_params(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    for section in ("random_walk", "segment"):
+        del content[section]
+    for key in ("multi_stage", "upper_bound"):
+        del content["grid"][key]
+    path.write_text(yaml.safe_dump(content))
+    profile = load(path)
+    assert (profile.grid.multi_stage, profile.grid.upper_bound) == ((), ())
+    assert (profile.random_walk, profile.segment) == (RandomWalkSettings(), SegmentSettings())
+
+
+def test_a_grid_may_send_some_experiments_on(tmp_path):
+    grid = {"experiments": ["cam", "pz"], "multi_stage": ["pz"], "upper_bound": [0, 1]}
+    experiments = {name: {"method": "cam"} for name in ("cam", "pz")}
+    profile = load_with(tmp_path, grid=grid, experiments=experiments)
+    assert profile.grid.multi_stage == ("pz",)
+    assert profile.grid.upper_bound == (0, 1)
+    assert UPPER_BOUND not in profile.experiments
+
+
+def test_experiment_overrides_the_later_stages(tmp_path):
+    base = {"epochs": 2, "lr": 0.1}
+    changes = {"random_walk": {"radius": 4, "train": {"epochs": 5}}, "segment": {"masks": "crf"}}
+    profile = load_with(
+        tmp_path,
+        random_walk={"train": base},
+        experiments={"cam": {"method": "cam", **changes}},
+    )
+    own = profile.experiment("cam")
+    assert (own.random_walk.radius, own.random_walk.walk_radius) == (4, 3)
+    assert own.random_walk.train == {"epochs": 5, "lr": 0.1}  # what does not differ stays
+    assert own.segment.masks == "crf"
+    assert (profile.random_walk.radius, profile.random_walk.train) == (3, base)
+    assert profile.segment.masks == "rw+crf"
+
+
+def test_override_keeps_checks_and_nested_keys():
+    section = RandomWalkSettings(train={"epochs": 3, "lr": 0.5})
+    assert override(section, {}, "here") is section
+    assert override(section, {"train": {"lr": 0.1}}, "here").train == {"epochs": 3, "lr": 0.1}
+    assert override(section, {"beta": 8}, "here").train == section.train
+    with pytest.raises(UserError, match="here: train: expected a mapping, got 3"):
+        override(section, {"train": 3}, "here")
+    with pytest.raises(UserError, match="here: Unknown key 'bta'. Did you mean 'beta'"):
+        override(section, {"bta": 8}, "here")
 
 
 def test_find_by_name(tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from toys import make_folder
 
 pytestmark = pytest.mark.slow
 TOP = Path(__file__).parents[1]
+LATER = ("random_walk", "segment", "evaluate_stages")
+BOUND = ("upper_bound", "evaluate_upper_bound")
 EXPERIMENTS = {
     "cam": {"title": "CAM", "method": "cam"},
     "biased": {"title": "CAM with bias", "method": "cam", "settings": {"bias": True}},
@@ -50,6 +52,7 @@ def repository(tmp_path_factory):
         shutil.copy(TOP / name, folder / name)
     make_folder(folder / "data" / "toy")
     grid = {"experiments": list(EXPERIMENTS), "seeds": [0]}
+    grid |= {"multi_stage": ["cam"], "upper_bound": [0]}
     extra = {"root": ".", "params_file": "params.yaml"}
     write_params(folder, experiments=EXPERIMENTS, grid=grid, **extra)
     shell(folder, "git", "init", "-q")
@@ -61,9 +64,14 @@ def repository(tmp_path_factory):
 def test_first_run_makes_everything(repository):
     ran = repro(repository)
     runs = [f"{s}@{e}-0" for s in ("train", "pseudo_masks", "evaluate") for e in EXPERIMENTS]
+    runs += [f"{stage}@cam-0" for stage in LATER] + [f"{stage}@0" for stage in BOUND]
     assert sorted(ran) == sorted(["prepare", "plan", *runs, "report"])
-    for name in ("train", "pseudo_masks", "evaluate"):
+    for name in ("train", "pseudo_masks", "evaluate", *LATER):
         assert (repository / "runs/toy/cam-0" / name / f"{name}.ipynb").exists()
+    bound = repository / "runs/toy/supervised-0"
+    assert {path.name for path in bound.iterdir()} == {"segment", "evaluate_stages"}
+    table = (repository / "reports/toy/tables/stages_val.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["experiment", "cam", "supervised"]
     page = (repository / "reports/toy/index.html").read_text()
     assert "CAM with bias" in page
 
@@ -91,6 +99,34 @@ def test_one_experiment_changes_only_itself(repository):
         "evaluate@biased-0",
         "report",
     }
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value", "stages"),
+    [
+        ("experiments.cam.segment", "flip", False, {"segment@cam-0", "report"}),
+        ("experiments.cam.random_walk", "beta", 8.0, {"random_walk@cam-0", "report"}),
+        ("segment", "flip", False, {"segment@cam-0", "upper_bound@0"}),
+        ("random_walk", "beta", 8.0, {"random_walk@cam-0"}),
+        ("experiments.biased.segment", "flip", False, {"report"}),
+        ("experiments.cam", "title", "Another", {"report"}),
+    ],
+)
+def test_a_later_stage_hangs_on_its_own_section(repository, place, key, value, stages):
+    """What comes behind these stages runs again because they do."""
+    path = repository / "params.yaml"
+    before = path.read_text()
+    params = yaml.safe_load(before)
+    section = params
+    for name in place.split("."):
+        section = section.setdefault(name, {})
+    section[key] = value
+    path.write_text(yaml.safe_dump(params))
+    assert repro(repository, "plan") == ["plan"]
+    assert changed(repository) == stages
+    path.write_text(before)
+    repro(repository, "plan")
+    assert changed(repository) == set()
 
 
 def test_the_machine_section_changes_nothing(repository):

@@ -105,9 +105,10 @@ class RandomWalkSettings:
 
     The walk starts at the maps of the kind `seed` (empty: the experiment's usual kind). Labels for
     the affinity network are the classes of these maps above `certain` and the background below
-    `uncertain`, each sharpened by the dense CRF `crf`, which also makes the kinds `crf` and
-    `rw+crf`; `none` leaves both out. `network` none skips the walk: later stages then start from
-    the seed. `train` holds keys of the section `train` that differ for the affinity network.
+    `uncertain`, each sharpened by IRNet's dense CRF. The dense CRF `crf` makes the kinds `crf` and
+    `rw+crf`; `none` leaves these out and the labels as they are. `network` none skips the walk:
+    later stages then start from the seed. `train` holds keys of the section `train` that differ
+    for the affinity network.
 
     The walk's own maps become masks at `threshold`, by the rule of `pseudo_masks`. `per_class`
     divides each map by its own maximum instead of the image's.
@@ -445,12 +446,20 @@ def _expect(valid: bool, wanted: str, value: Any, where: str) -> None:
 def override(section: Any, changes: Mapping, where: str) -> Any:
     """The dataclass `section` with some keys changed; types and keys are checked.
 
+    A key that is a section itself (`random_walk.train`) keeps those of its keys that do not differ.
+
     Raises:
         UserError: as for `build`.
     """
     if not changes:
         return section
-    return build(type(section), {**dataclasses.asdict(section), **changes}, where)
+    old = dataclasses.asdict(section)
+    nested = {
+        key: {**old[key], **value}
+        for key, value in changes.items()
+        if isinstance(old.get(key), dict) and isinstance(value, Mapping)
+    }
+    return build(type(section), {**old, **changes, **nested}, where)
 
 
 class _Loader(yaml.SafeLoader):

@@ -35,6 +35,8 @@ def test_lists_and_tuples_are_the_same_protocol():
         {"labels_used": {"train": True, "val": True}},
         {"conf_threshold": 0.34},
         {"crf": True},
+        {"stage": "rw"},
+        {"threshold_rule": "argmax"},
         {"checkpoint": "best"},
         {"initial_weights": "coco"},
         {"ignored_pixels": "255 as background"},
@@ -69,6 +71,26 @@ def test_description_is_one_line_that_names_everything():
     assert "hold-out small" in changed(threshold_rule="holdout", holdout="small").describe()
     assert "oracle" in changed(threshold_rule="oracle").describe()
     assert "(1 - max)^4" in changed(background="power 4").describe()
+
+
+def test_argmax_has_no_threshold():
+    segment = changed(threshold_rule="argmax", threshold=0.0, stage="segment", conf_threshold=None)
+    assert segment.key() == dataclasses.replace(segment, threshold=0.4).key()
+    assert Protocol.from_dict(json.loads(json.dumps(segment.to_dict()))) == segment
+    text = segment.describe()
+    assert text.startswith("stage segment; the background is a class like the others; ")
+    assert "threshold" not in text
+    assert "probability" not in text
+    with pytest.raises(UserError, match="name the split"):
+        dataclasses.replace(segment, holdout="small")
+
+
+def test_stage_is_the_seed_unless_said():
+    values = FIXED.to_dict()
+    assert values.pop("stage") == "seed"
+    assert Protocol.from_dict(values) == FIXED  # a record from before there were stages
+    assert FIXED.describe().startswith("stage seed; ")
+    assert FIXED.differences(changed(stage="rw+crf")) == ["stage: seed against rw+crf"]
 
 
 def test_wrong_values_are_named():

@@ -18,9 +18,11 @@ PARAMS = {
         "resize": [32, 40],
     },
     "pseudo_masks": {"scales": [1.0, 0.5], "threshold": 0.3},
+    "random_walk": {"radius": 3, "walk_radius": 3, "log2_steps": 2, "train": {"epochs": 2}},
+    "segment": {"width": 16, "scales": [1.0], "train": {"epochs": 2}},
     "evaluate": {"thresholds": [0.1, 0.9, 0.1], "boundary_px": 2, "bootstrap": 50},
     "machine": {"device": "cpu", "workers": 0},
-    "grid": {"experiments": ["cam"], "seeds": [0]},
+    "grid": {"experiments": ["cam"], "seeds": [0], "multi_stage": [], "upper_bound": []},
     "experiments": {"cam": {"title": "CAM", "method": "cam"}},
     "report": {"gallery": 1},
 }

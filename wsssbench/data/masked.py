@@ -44,7 +44,8 @@ class MaskedImages(LabelledImages):
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(self.ids)} masks are missing in {self.masks}, the first "
-                f"is {missing[0]}.png. Run the stage that writes them again."
+                f"is {missing[0]}.png. Run the stage that writes this folder again, or put them "
+                "there."
             )
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -4,12 +4,11 @@ Not a method of its own: it has no classes and no maps. The seeds come as masks 
 nothing is certain; the networks and the losses live in `models` and `refinement`.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from wsssbench.methods.base import Learner, Progress
 from wsssbench.models.affinity import AffinityNet, BoundaryNet
@@ -89,7 +88,7 @@ class Affinity(Learner):
         size, steps = images.shape[-2:], {"radius": radius, "beta": beta, "log2_steps": log2_steps}
         if isinstance(self.network, BoundaryNet):
             boundary = self.network.boundary(images)[0]
-            small = _shrunk(maps.to(boundary), boundary.shape[1:])
+            small = _shrunk(maps.to(boundary), self.network.stride)
             walked = random_walk(small, boundary, **steps)
             divide = "class" if per_class else "all"
             return walk_maps(walked, size, stride=self.network.stride, divide=divide)
@@ -104,11 +103,16 @@ class Affinity(Learner):
         return self.network.parameter_groups()
 
 
-def _shrunk(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(n, H, W) averaged to (n, *size), any n."""
+def _shrunk(maps: Tensor, stride: int) -> Tensor:
+    """(n, H, W) averaged to (n, ceil(H/stride), ceil(W/stride)), any n.
+
+    The last cells are filled up with their edge, so that cells lie where those of the boundaries do
+    and where `walk_maps` puts them; the release shifts maps whose sides the stride does not divide.
+    """
+    height, width = maps.shape[1:]
+    size = -(-height // stride), -(-width // stride)
     if not len(maps):
         return maps.new_zeros(0, *size)
-    shrunk = interpolate(
-        maps[None], tuple(size), mode="bilinear", align_corners=False, antialias=True
-    )
+    padded = pad(maps, (0, -width % stride, 0, -height % stride), mode="replicate")
+    shrunk = interpolate(padded[None], size, mode="bilinear", align_corners=False, antialias=True)
     return shrunk[0].clamp(0, 1)

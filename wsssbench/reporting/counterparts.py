@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from wsssbench.multistage import PUBLISHED
+from wsssbench.params import UPPER_BOUND
 from wsssbench.reporting.protocols import protocol
 from wsssbench.reporting.records import Run
 
@@ -15,6 +16,7 @@ DECODER, SEED, DECODER_SEED = "decoder", "seed", "decoder seed"
 USUAL = ("cam", "pcm", DECODER)  # kinds of maps that go by the method's own name
 CLASSIFIER, UNSAID = "classification", "unknown"
 PREFERRED = "ResNet-50"  # of several printed figures
+SUPERVISED = {"deeplab_v2": "deeplabv2", "deeplab_v3plus": "deeplabv3"}  # of the upper bound
 UNPUBLISHED = "none"
 
 
@@ -63,6 +65,9 @@ def counterpart(
         figures: published figures.
         names: as in `published_name`.
     """
+    if run.experiment == UPPER_BOUND:
+        method = SUPERVISED.get(str(run.provenance.get("method")), "")
+        return method, PUBLISHED[run.maps].replace("multi-stage", "fully supervised")
     base = published_name(run, names or {}, figures["method"])
     if run.later:
         return base, PUBLISHED[run.maps]

@@ -13,8 +13,9 @@ STAGES = {
     "crf": "the same after a dense CRF",
     "rw": "pseudo-masks after a random walk along learnt affinities",
     "rw+crf": "pseudo-masks after a random walk and a dense CRF",
-    "segment": "predictions of a segmentation network trained on pseudo-masks",
-    "segment+crf": "predictions of a segmentation network after a dense CRF",
+    "segment": "predictions of a segmentation network trained on pseudo-masks, for the upper bound "
+    "on true masks",
+    "segment+crf": "predictions of such a segmentation network after a dense CRF",
 }
 
 
@@ -128,13 +129,18 @@ def _background(fields: dict[str, Any]) -> str:
 def _views(fields: dict[str, Any]) -> str:
     scales = ", ".join(f"{s:g}" for s in _list(fields.get("scales")))
     mirrored = ", each also mirrored" if fields.get("flip") else ", not mirrored"
-    return f"Scales {scales or '1'}{mirrored}; maps stored at stride {fields.get('map_stride', 1)}."
+    stored = f"; maps stored at stride {fields.get('map_stride', 1)}"
+    if fields.get("threshold_rule") == "argmax":
+        stored = ""
+    return f"Scales {scales or '1'}{mirrored}{stored}."
 
 
 def _gate(fields: dict[str, Any]) -> str:
     used = fields.get("labels_used") or {}
     given = ", ".join(split for split, flag in used.items() if flag)
     other = ", ".join(split for split, flag in used.items() if not flag)
+    if fields.get("threshold_rule") == "argmax" and not given:
+        return "All: no image labels are used, and nothing rules a class out."
     parts = [f"{given}: those of the image-level labels"] if given else []
     if other:
         limit = fields.get("conf_threshold")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsssbench.multistage import LATER, scores_dir
+from wsssbench.multistage import LATER, masks_dir, scores_dir
 
 STAGES = ("train", "pseudo_masks", "evaluate")
 NEXT = ("random_walk", "segment", "evaluate_stages")
@@ -208,6 +208,8 @@ def _why(path: Path, maps: str) -> tuple[str, str]:
     if (place := scores_dir(path, maps) / "record.json").exists():
         return "failed", f"{place.relative_to(path)} holds no scores"
     if maps in LATER:
+        if (masks_dir(path, maps) / "protocol.json").exists():
+            return "failed", f"has masks of the kind {maps}, but no scores"
         return "not run", "the stages after the pseudo-masks were not run"
     places = {"train": path / "train"} | {stage: path / stage / maps for stage in STAGES[1:]}
     begun = [s for s, place in places.items() if place.is_dir() and any(place.iterdir())]

@@ -114,7 +114,7 @@ def sections(
         "These runs follow different protocols, which do not compare: their rows stand in separate "
         f"tables, marked by a letter. They differ in: {', '.join(differing(groups))}."
     ]  # fmt: skip
-    missing = origins.missing_table(runs)
+    missing = origins.missing_table(list(every or runs))
     scores = [SCORES, ORACLE] + ([KINDS] if any(not run.main for run in runs) else [])
     training = {"watch": WATCH, "pixel_shares": SHARES}
     said = [text for name, text in training.items()

@@ -3,6 +3,7 @@
 Stages follow different protocols, so each has columns of its own; rows are experiments.
 """
 
+import re
 from collections.abc import Mapping
 
 import pandas as pd
@@ -13,7 +14,7 @@ from wsssbench.multistage import CRF, SEGMENT, WALK
 from wsssbench.params import UPPER_BOUND
 from wsssbench.reporting.averages import aggregate, rows
 from wsssbench.reporting.counterparts import REFERENCE, data_set, printed
-from wsssbench.reporting.drawing import Drawing
+from wsssbench.reporting.drawing import Drawing, file_name
 from wsssbench.reporting.records import Run, row_name, split_roles
 from wsssbench.reporting.style import WIDTH_IN, colour_of, legend_columns, marker_of, styled
 from wsssbench.reporting.table import Column, Table
@@ -26,6 +27,9 @@ TEXT = (
     "What the stages after the pseudo-masks make of them. The random walk needs image labels and "
     "runs on training images; the segmentation network learns from the pseudo-masks and predicts "
     "without labels. Thresholds are those of each stage's protocol, not the best ones."
+)
+MIXED = (
+    "Seeds of one row follow different protocols: shown are those of the protocol that most follow."
 )
 SHARE = f"Share: mIoU over that of the same network trained on true masks ({UPPER_BOUND})."
 
@@ -40,7 +44,7 @@ def stage_tables(
         figures: published figures.
         names: {experiment: published method} where they differ.
     """
-    if not any(run.later for run in runs):
+    if not any(run.later and run.status == "done" for run in runs):
         return []
     tables = []
     for split, role in split_roles(runs).items():
@@ -58,60 +62,80 @@ def _table(
     role: str,
     stages: Mapping[str, str],
 ) -> Table | None:
-    means = aggregate(rows(runs))
-    means = means[(means["split"] == split) & means["miou"].notna()].set_index("experiment")
+    means = _means(runs, split)
     lines = []
     for experiment in _experiments(runs):
-        line = {"experiment": experiment, "title": _title(runs, experiment)}
+        line, seeds = {"experiment": experiment, "title": _title(runs, experiment)}, []
         for kind in stages:
-            row = _row(experiment, kind)
+            row, top = _row(experiment, kind), _row(UPPER_BOUND, kind)
             if row not in means.index:
                 continue
             for number in ("miou", "fp", "fn"):
                 line[f"{kind}.{number}"] = means.loc[row, number]
                 line[f"{kind}.{number}_sd"] = means.loc[row, f"{number}_sd"]
-            line["seeds"] = str(int(means.loc[row, "seeds"]))
-            run = next(run for run in runs if run.row == row)
+            seeds.append(int(means.loc[row, "seeds"]))
+            run = next(run for run in runs if run.row == row and run.status == "done")
             line[f"{kind}.published"] = printed(run, figures, names, "miou", split, role).text
-            top = _row(UPPER_BOUND, kind)
             if top in means.index and experiment != UPPER_BOUND:
                 line[f"{kind}.share"] = means.loc[row, "miou"] / means.loc[top, "miou"]
-        lines.append(line)
-    frame = pd.DataFrame([line for line in lines if len(line) > 2])
-    if frame.empty:
+        if seeds:
+            line["seeds"] = " to ".join(str(count) for count in sorted({min(seeds), max(seeds)}))
+            lines.append(line)
+    if not lines:
         return None
-    columns = [Column("experiment", "experiment"), Column("title", "title"),
-               Column("seeds", "seeds")]  # fmt: skip
+    frame = pd.DataFrame(lines)
+    columns = _columns(frame, stages, _group(runs, role))
+    frame = frame.fillna({c.key: "" for c in columns if c.kind == "range"})
+    notes = ["Mean ± sample standard deviation over seeds. Best of a column: ★.", *_starts(runs)]
+    notes += [SHARE] if any(column.head == "share %" for column in columns) else []
+    notes += [MIXED] if _mixed(runs, split) else []
+    what = "Pseudo-masks" if role == "train" else "Predictions without image labels"
+    caption = f"{what} per stage on {split}."
+    return Table(f"stages_{split}", caption, frame, columns, tuple(notes))
+
+
+def _columns(frame: pd.DataFrame, stages: Mapping[str, str], group: str) -> tuple[Column, ...]:
+    """The columns that hold anything, the published ones last, under `group`."""
+    columns = [Column(key, key) for key in ("experiment", "title", "seeds")]
     for kind, head in stages.items():
-        numbers = (
+        columns += [
             Column(f"{kind}.miou", "mIoU %", "percent", head, "max"),
             Column(f"{kind}.fp", "FP", "fraction", head, "min"),
             Column(f"{kind}.fn", "FN", "fraction", head, "min"),
             Column(f"{kind}.share", "share %", "percent", head),
-        )
-        columns += [c for c in numbers if c.key in frame and frame[c.key].notna().any()]
-    same = any(data_set(run.provenance.get("dataset")) == REFERENCE for run in runs)
-    group = f"published, {REFERENCE} {role}" + ("" if same else ": another data set")
+        ]
     for kind, head in stages.items():
-        key = f"{kind}.published"
-        if key in frame and frame[key].fillna("").ne("").any():
-            frame[key] = frame[key].fillna("")
-            columns.append(Column(key, head, "range", group))
-    notes = ["Mean ± sample standard deviation over seeds. Best of a column: ★.", *_starts(runs)]
-    notes += [SHARE] if any(column.head == "share %" for column in columns) else []
-    what = "Pseudo-masks" if role == "train" else "Predictions without image labels"
-    return Table(f"stages_{split}", f"{what} per stage on {split}.", frame, tuple(columns),
-                 tuple(notes))  # fmt: skip
+        columns.append(Column(f"{kind}.published", head, "range", group))
+    filled = {key for key in frame if frame[key].fillna("").ne("").any()}
+    return tuple(column for column in columns if column.key in filled)
+
+
+def _group(runs: list[Run], role: str) -> str:
+    same = any(data_set(run.provenance.get("dataset")) == REFERENCE for run in runs)
+    return f"published, {REFERENCE} {role}" + ("" if same else ": another data set")
+
+
+def _means(runs: list[Run], split: str) -> pd.DataFrame:
+    """Scored rows of a split, indexed by row: mean over the seeds that share a protocol."""
+    means = aggregate(rows(runs))
+    means = means[(means["split"] == split) & means["miou"].notna()]
+    means = means.sort_values("seeds", ascending=False, kind="stable")
+    return means.drop_duplicates("experiment").set_index("experiment")
+
+
+def _mixed(runs: list[Run], split: str) -> bool:
+    """Whether seeds of one row follow different protocols."""
+    means = aggregate(rows([run for run in runs if run.experiment in _experiments(runs)]))
+    means = means[(means["split"] == split) & means["miou"].notna()]
+    return bool(means["experiment"].duplicated().any())
 
 
 def stage_drawings(runs: list[Run]) -> list[Drawing]:
     """MIoU from stage to stage, a figure per split."""
     drawn = []
     for split, role in split_roles(runs).items():
-        stages = PSEUDO if role == "train" else VAL
-        means = aggregate(rows(runs))
-        means = means[(means["split"] == split) & means["miou"].notna()].set_index("experiment")
-        lines = {}
+        stages, lines = PSEUDO if role == "train" else VAL, {}
+        means = _means(runs, split)
         for experiment in _experiments(runs):
             found = {head: means.loc[_row(experiment, kind), ["miou", "miou_sd"]]
                      for kind, head in stages.items()
@@ -125,7 +149,7 @@ def stage_drawings(runs: list[Run]) -> list[Drawing]:
                  for name, table in lines.items()]  # fmt: skip
         figure = stage_figure(lines, list(stages.values()), title)
         text = f"mIoU of the first and the last stage: {', '.join(parts)}."
-        drawn.append(Drawing(f"stages_{split}", SECTION, title, text, figure))
+        drawn.append(Drawing(file_name(f"stages_{split}"), SECTION, title, text, figure))
     return drawn
 
 
@@ -154,7 +178,7 @@ def stage_figure(lines: Mapping[str, pd.DataFrame], stages: list[str], title: st
             capsize=2,
             label=name,
         )
-    heads = [stage.replace(" + ", "\n+ ").replace("walk, ", "walk,\n") for stage in shown]
+    heads = [re.sub(r" (?=network|\+|CRF$)", "\n", stage).replace("+\n", "+ ") for stage in shown]
     axes.set_xticks(range(len(shown)), heads)
     axes.set(ylabel="mIoU, %", xlim=(-0.4, len(shown) - 0.6))
     axes.set_title(title)
@@ -169,9 +193,13 @@ def _experiments(runs: list[Run]) -> list[str]:
 
 
 def _row(experiment: str, kind: str) -> str:
-    """Name of a row; the upper bound's usual kind goes by its name alone."""
-    main = UPPER_BOUND if kind == SEGMENT and experiment == UPPER_BOUND else ""
-    return main or row_name(experiment, kind)
+    """Name of a row; none where there is no such kind.
+
+    The upper bound has no seed; its usual kind, the segmentation, goes by its name alone.
+    """
+    if experiment == UPPER_BOUND and kind in ("", SEGMENT):
+        return UPPER_BOUND if kind else ""
+    return row_name(experiment, kind)
 
 
 def _title(runs: list[Run], experiment: str) -> str:
@@ -189,5 +217,5 @@ def _starts(runs: list[Run]) -> list[str]:
         kind = read_json(path, "")["kind"] if path.exists() else ""
         usual = next((run.maps for run in members if run.main), "")
         if kind and kind != usual:
-            texts.append(f"The walk of {experiment} starts from its kind {kind}.")
+            texts.append(f"The later stages of {experiment} start from its kind {kind}.")
     return texts

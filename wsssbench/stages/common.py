@@ -38,8 +38,10 @@ def kinds_of(profile: Profile, experiment: str) -> tuple[str, ...]:
     """The kinds of maps that an experiment is read out in, the main one first.
 
     Raises:
-        UserError: its method does not know one of them.
+        UserError: no such experiment, or its method does not know one of them.
     """
+    if experiment not in profile.experiments:
+        raise unknown("experiment", experiment, profile.experiments)
     chosen = profile.experiments[experiment]
     known = methods.METHODS[chosen.method].kinds
     for kind in chosen.maps:
@@ -50,17 +52,21 @@ def kinds_of(profile: Profile, experiment: str) -> tuple[str, ...]:
 
 
 def later_kinds_of(profile: Profile, experiment: str) -> tuple[str, ...]:
-    """The kinds of masks that the stages after the pseudo-masks leave of an experiment."""
-    kinds: list[str] = []
-    if experiment in (*profile.grid.multi_stage, UPPER_BOUND):
-        recipe = segment_recipe(profile, experiment)
-        if experiment != UPPER_BOUND:
-            sharp = recipe.random_walk.crf != "none"
-            kinds += [CRF] if sharp else []
-            if recipe.random_walk.network != "none":
-                kinds += [WALK, f"{WALK}+{CRF}"] if sharp else [WALK]
-        if recipe.segment.network != "none":
-            kinds += [SEGMENT] if recipe.segment.crf == "none" else [SEGMENT, f"{SEGMENT}+{CRF}"]
+    """The kinds of masks that the stages after the pseudo-masks leave of an experiment.
+
+    Whether the grid sends it there is not asked.
+
+    Raises:
+        UserError: no such experiment.
+    """
+    recipe, kinds = segment_recipe(profile, experiment), []
+    if experiment != UPPER_BOUND:
+        sharp = recipe.random_walk.crf != "none"
+        kinds += [CRF] if sharp else []
+        if recipe.random_walk.network != "none":
+            kinds += [WALK, f"{WALK}+{CRF}"] if sharp else [WALK]
+    if recipe.segment.network != "none":
+        kinds += [SEGMENT] if recipe.segment.crf == "none" else [SEGMENT, f"{SEGMENT}+{CRF}"]
     return tuple(kinds)
 
 

@@ -7,11 +7,17 @@ import numpy as np
 import torch
 
 from wsssbench.data.folder import Folder
-from wsssbench.data.palette import BACKGROUND, write_mask
+from wsssbench.data.palette import BACKGROUND, IGNORE, write_mask
 from wsssbench.evaluation.maps import full_size
 from wsssbench.evaluation.reading import StoredMaps, read_maps
 from wsssbench.parallel import cpus, in_threads
-from wsssbench.refinement.dense_crf import crf_labels, crf_scores
+from wsssbench.refinement.dense_crf import (
+    PARAMETER_SETS,
+    crf_labels,
+    crf_scores,
+    dense_crf,
+    unary_from_labels,
+)
 from wsssbench.refinement.pamr import one_thread
 
 ON_LABELS = ("irn",)  # parameter sets published for masks; the others are for scores
@@ -59,13 +65,29 @@ def sharpen_scores(
     return _best(image, scores[kept], keys, name, iterations)
 
 
-def sharpen_mask(image: np.ndarray, mask: np.ndarray, name: str, iterations: int | None):
-    """A mask (H, W) uint8 after a dense CRF; pixels of value 255 count as background."""
-    labels = torch.from_numpy(np.where(mask == 255, BACKGROUND, mask).astype(np.int64))
-    keys = labels.unique()
-    keys = keys[keys != BACKGROUND]
-    scores = torch.stack([(labels == key).float() for key in [BACKGROUND, *keys.tolist()]])
-    return _best(image, scores, keys.numpy(), name, iterations, labels=True)
+def sharpen_mask(
+    image: np.ndarray, mask: np.ndarray, name: str, iterations: int | None
+) -> np.ndarray:
+    """A mask after a dense CRF.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) uint8 of class ids; a pixel of value 255 has no opinion of its own, so that its
+            neighbours do not learn one from it, and stays 255.
+        name: parameter set, of which the kernels are used.
+        iterations: None: those of the set.
+
+    Returns:
+        (H, W) uint8 of class ids, 255 where the mask has it.
+    """
+    ignored = mask == IGNORE
+    ids = np.union1d(mask[~ignored], [BACKGROUND]).astype(np.uint8)
+    labels = np.searchsorted(ids, np.where(ignored, BACKGROUND, mask))
+    unary = unary_from_labels(torch.from_numpy(labels), len(ids))
+    unary[:, torch.from_numpy(ignored)] = 0
+    settings = {**PARAMETER_SETS[name], **_changes(iterations)}
+    found = ids[dense_crf(image, unary, **settings).argmax(0).numpy()]
+    return np.where(ignored, np.uint8(IGNORE), found)
 
 
 def sharpen_all(
@@ -91,17 +113,15 @@ def sharpen_all(
 
 
 def _best(
-    image: np.ndarray,
-    scores: torch.Tensor,
-    keys: np.ndarray,
-    name: str,
-    iterations: int | None,
-    labels: bool = False,
+    image: np.ndarray, scores: torch.Tensor, keys: np.ndarray, name: str, iterations: int | None
 ) -> np.ndarray:
-    changes = {} if iterations is None else {"iterations": iterations}
-    ids = np.concatenate([[BACKGROUND], keys]).astype(np.uint8)
-    if labels or name in ON_LABELS:
+    ids, changes = np.concatenate([[BACKGROUND], keys]).astype(np.uint8), _changes(iterations)
+    if name in ON_LABELS:
         found = crf_labels(image, scores.argmax(0), len(scores), name, **changes)
     else:
         found = crf_scores(image, scores, name, **changes).argmax(0)
     return ids[found.numpy()]
+
+
+def _changes(iterations: int | None) -> dict[str, int]:
+    return {} if iterations is None else {"iterations": iterations}

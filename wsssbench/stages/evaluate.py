@@ -50,6 +50,7 @@ def evaluate(profile: Profile, experiment: str, seed: int, *, later: bool = Fals
     """
     run = profile.run_dir(experiment, seed)
     folder, _ = open_folder(profile, masks=True)
+    _something_to_score(profile, folder)
     for kind in (later_kinds_of if later else kinds_of)(profile, experiment):
         out, trained = scores_dir(run, kind), run / "train"
         if kind in STAGES["segment"]:
@@ -93,6 +94,7 @@ def _score(
         if split not in protocol.labels_used:
             continue  # a stage that needs image labels does not run on val
         found = {"role": role, "labels_used": protocol.labels_used[split], "threshold": threshold}
+        found["images"] = len(folder.ids(split))
         found |= _classification(folder, masks.parent / f"{split}.csv", out / split)
         if ids := [name for name in folder.ids(split) if folder.has_mask(name)]:
             scores = _masks(profile, folder, masks / split, ids)
@@ -106,12 +108,16 @@ def _score(
             if sweep is not None and not found["labels_used"]:
                 found["with_labels"] = _with_labels(profile, folder, masks / split, ids, threshold)
         splits[split] = found
-    if not any("miou" in found for found in splits.values()):
+    return protocol, splits
+
+
+def _something_to_score(profile: Profile, folder: Folder) -> None:
+    splits = profile.data.scored
+    if not any(folder.has_mask(name) for split in splits for name in folder.ids(split)):
         raise UserError(
             f"No image of {', '.join(splits)} has a mask in {folder.root / MASKS}: nothing to "
             "score. Add masks of at least some images, or leave the stage evaluate out."
         )
-    return protocol, splits
 
 
 def score_folder(

@@ -8,13 +8,15 @@ from wsssbench.files import write_json
 from wsssbench.methods import check_settings, code_of
 from wsssbench.models import BACKBONES
 from wsssbench.multistage import SEED, TRUTH
-from wsssbench.params import UPPER_BOUND, Profile, override
+from wsssbench.params import UPPER_BOUND, ModelSettings, Profile, RandomWalkSettings, override
 from wsssbench.plan import PACKAGE, code_files, code_hash, roots_of
 from wsssbench.refinement.dense_crf import PARAMETER_SETS
 from wsssbench.stages.common import kinds_of, later_kinds_of, segment_recipe
 
 PLANNED = ("train", "pseudo_masks")
 LATER = ("random_walk", "segment")
+# Of the networks of methods.affinity; their import would tie the code of every training to theirs.
+STRIDES = {"irn": 4, "affinitynet": 8}
 
 
 def plan(profile: Profile) -> Path:
@@ -26,8 +28,11 @@ def plan(profile: Profile) -> Path:
         UserError: an unknown method, backbone or setting.
     """
     out = Path("runs") / profile.profile / "plan"
-    for name, experiment in profile.experiments.items():
+    bound = [UPPER_BOUND] if profile.grid.upper_bound else []
+    for name in profile.experiments:
         check(profile, name)
+    recipes = {name: check_later(profile, name) for name in (*profile.grid.multi_stage, *bound)}
+    for name, experiment in profile.experiments.items():
         for stage in PLANNED:
             roots = roots_of(stage, code_of(experiment.method, experiment.settings))
             files = [str(path.relative_to(PACKAGE)) for path in code_files(roots)]
@@ -35,9 +40,7 @@ def plan(profile: Profile) -> Path:
             if stage == "pseudo_masks":
                 planned["maps"] = kinds_of(profile, name)
             write_json(out / name / f"{stage}.json", planned)
-    for name in (*profile.grid.multi_stage, UPPER_BOUND):
-        recipe = segment_recipe(profile, name)
-        _check_later(recipe, name)
+    for name, recipe in recipes.items():
         for stage in LATER:
             roots = roots_of(stage, [])
             files = [str(path.relative_to(PACKAGE)) for path in code_files(roots)]
@@ -47,23 +50,60 @@ def plan(profile: Profile) -> Path:
     return out
 
 
-def _check_later(recipe: Profile, name: str) -> None:
-    """Check the sections random_walk and segment of an experiment, with their overrides."""
-    walk, segment, where = recipe.random_walk, recipe.segment, recipe.params_file
-    override(recipe.train, walk.train, f"{where}: {name}: random_walk.train")
-    override(recipe.train, segment.train, f"{where}: {name}: segment.train")
-    override(recipe.model, segment.model, f"{where}: {name}: segment.model")
-    for chosen in (walk.crf, segment.crf):
-        if chosen not in ("none", *PARAMETER_SETS):
-            raise unknown("dense CRF parameter set", chosen, ["none", *PARAMETER_SETS])
-    if name != UPPER_BOUND and walk.seed and walk.seed not in kinds_of(recipe, name):
-        place = f"{where}: {name}: random_walk.seed"
-        raise UserError(f"{place}: {unknown('kind of maps', walk.seed, kinds_of(recipe, name))}")
-    made = {SEED, TRUTH, *later_kinds_of(recipe, name)}
-    if name != UPPER_BOUND and segment.network != "none" and segment.masks not in made:
+def check_later(profile: Profile, name: str) -> Profile:
+    """Check the sections random_walk and segment of an experiment, or of the upper bound.
+
+    Returns:
+        The profile with the experiment's sections.
+
+    Raises:
+        UserError: what is wrong and where.
+    """
+    recipe = segment_recipe(profile, name)
+    walk, segment, where = recipe.random_walk, recipe.segment, f"{recipe.params_file}: {name}"
+    schedule = override(recipe.train, walk.train, f"{where}: random_walk.train")
+    override(recipe.train, segment.train, f"{where}: segment.train")
+    _check_model(override(recipe.model, segment.model, f"{where}: segment.model"), where)
+    for section, crf in (("random_walk", walk.crf), ("segment", segment.crf)):
+        if crf not in ("none", *PARAMETER_SETS):
+            wrong = unknown("dense CRF parameter set", crf, ["none", *PARAMETER_SETS])
+            raise UserError(f"{where}: {section}.crf: {wrong}")
+    if name == UPPER_BOUND:
+        return recipe
+    _check_walk(walk, schedule.crop, where)
+    if walk.seed and walk.seed not in kinds_of(profile, name):
+        wrong = unknown("kind of maps", walk.seed, kinds_of(profile, name))
+        raise UserError(f"{where}: random_walk.seed: {wrong}")
+    made = {SEED, TRUTH, *later_kinds_of(profile, name)}
+    if segment.network != "none" and segment.masks not in made:
         raise UserError(
-            f"{where}: {name}: segment.masks is {segment.masks}, which the settings of random_walk "
-            f"do not make. Set it to {SEED}, or switch the step on."
+            f"{where}: segment.masks is {segment.masks}, which the settings of random_walk do not "
+            f"make. Set it to {SEED}, or switch the step on."
+        )
+    return recipe
+
+
+def _check_walk(walk: RandomWalkSettings, crop: int, where: str) -> None:
+    """Check the numbers of a section random_walk; `crop` is that of its training."""
+    if not 0 <= walk.uncertain <= walk.certain <= 1:
+        raise UserError(
+            f"{where}: random_walk.certain is {walk.certain:g}, uncertain {walk.uncertain:g}. Give "
+            "0 <= uncertain <= certain <= 1."
+        )
+    if walk.network == "none":
+        return
+    if min(walk.radius, walk.walk_radius) < 2 or walk.log2_steps < 0 or walk.beta < 0:
+        raise UserError(
+            f"{where}: random_walk needs radius and walk_radius of at least 2, log2_steps and beta "
+            "of at least 0."
+        )
+    stride = STRIDES[walk.network]
+    cells, needed = -(-crop // stride), 2 * walk.radius - 1
+    if cells < needed:
+        raise UserError(
+            f"{where}: pairs of random_walk.radius {walk.radius} do not fit into a crop of {crop} "
+            f"px, {cells} positions at stride {stride}. Set train.crop to at least "
+            f"{stride * (needed - 1) + 1}, or the radius to at most {(cells + 1) // 2}."
         )
 
 
@@ -84,10 +124,15 @@ def check(profile: Profile, name: str) -> None:
     where = f"{profile.params_file}: experiments.{name}.settings"
     check_settings(chosen.method, chosen.settings, where)
     kinds_of(profile, name)
+    _check_model(model, f"{profile.params_file}: experiment {name}")
+
+
+def _check_model(model: ModelSettings, where: str) -> None:
+    """Check a section model."""
     if model.backbone not in BACKBONES:
         raise unknown("backbone", model.backbone, BACKBONES)
     if model.batch_norm == "frozen" and model.weights == "none":
         raise UserError(
-            f"{profile.params_file}: experiment {name}: batch_norm is frozen, which keeps the "
-            "statistics of the initial weights, but weights is none. Use batch_norm: train."
+            f"{where}: batch_norm is frozen, which keeps the statistics of the initial weights, "
+            "but weights is none. Use batch_norm: train."
         )

@@ -29,6 +29,7 @@ from wsssbench.evaluation.maps import full_size
 from wsssbench.evaluation.reading import StoredMaps, read_maps
 from wsssbench.files import read_json, write_json
 from wsssbench.methods.affinity import Affinity
+from wsssbench.models.decoder import resize
 from wsssbench.multistage import CRF, WALK
 from wsssbench.parallel import cpus, in_threads
 from wsssbench.params import Profile, RandomWalkSettings, override
@@ -45,6 +46,7 @@ from wsssbench.stages.common import (
     training_transform,
 )
 from wsssbench.stages.crf import sharpen_all
+from wsssbench.stages.plan import check_later
 
 
 def random_walk(profile: Profile, experiment: str, seed: int) -> Path:
@@ -56,7 +58,7 @@ def random_walk(profile: Profile, experiment: str, seed: int) -> Path:
     Raises:
         UserError: no pseudo-masks of the kind to start from, or a setting that makes no sense.
     """
-    recipe = profile.experiment(experiment)
+    recipe = check_later(profile, experiment)
     settings, run = recipe.random_walk, profile.run_dir(experiment, seed)
     out, start = run / "random_walk", settings.seed or kinds_of(profile, experiment)[0]
     seeds, again = run / "pseudo_masks" / start, f"-p {profile.params_file} -e {experiment}"
@@ -128,13 +130,13 @@ def _learn(
     facts = training_facts(
         recipe, experiment, seed, kind, model, schedule, dataclasses.asdict(settings)
     )
+    data = MaskedImages(folder, ids, labels, training_transform(schedule))
     identity = {
         "code": code_hash(roots_of("random_walk", [])),
         "facts": [facts["content_hash"], facts["weights_hash"], facts["settings"]],
         "labels": digest(labels, ids),
     }
     build = partial(_network, recipe, folder.num_classes, model.weights)
-    data = MaskedImages(folder, ids, labels, training_transform(schedule))
     job = Job(build, data, schedule, recipe.machine, seed, out / "network", identity, facts)
     return train(job)
 
@@ -171,6 +173,7 @@ def _walk(
                 log2_steps=settings.log2_steps,
                 per_class=settings.per_class,
             )
+            maps = _strided(maps, protocol.map_stride)
             store_maps(out / split / "maps" / f"{name}.npz", stored.keys, maps, stored.size)
     threshold = settings.threshold if settings.network == "irn" else 0.5  # see Affinity.refine
     if protocol.threshold_rule == "holdout":
@@ -189,6 +192,13 @@ def _walk(
     )
     write_json(out / "protocol.json", said.to_dict())
     return said
+
+
+def _strided(maps: Tensor, stride: int) -> Tensor:
+    """(n, H, W) -> (n, ceil(H/stride), ceil(W/stride)), as the seed's maps are stored."""
+    if not len(maps):
+        return maps
+    return resize(maps[None], [-(-side // stride) for side in maps.shape[1:]])[0]
 
 
 def _full(stored: StoredMaps) -> Tensor:

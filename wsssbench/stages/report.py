@@ -18,11 +18,12 @@ def report(profile: Profile) -> Path:
         UserError: a table of the profile names a row, column or split that there is not.
     """
     chosen = {name: profile.experiments[name] for name in profile.grid.experiments}
+    later = {name: later_kinds_of(profile, name) for name in profile.grid.multi_stage}
     return build(
         Path("runs") / profile.profile,
         Path("reports") / profile.profile,
         profile=profile.profile,
-        kinds={name: (*kinds_of(profile, name), *later_kinds_of(profile, name)) for name in chosen},
+        kinds={name: (*kinds_of(profile, name), *later.get(name, ())) for name in chosen},
         seeds=profile.grid.seeds,
         data_root=profile.data.root,
         title=profile.report.title,

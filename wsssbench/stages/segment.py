@@ -36,11 +36,11 @@ from wsssbench.refinement.pamr import one_thread
 from wsssbench.stages.common import (
     build_backbone,
     open_folder,
-    segment_recipe,
     training_facts,
     training_transform,
 )
 from wsssbench.stages.crf import sharpen_scores
+from wsssbench.stages.plan import check_later
 
 
 def segment(profile: Profile, experiment: str, seed: int) -> Path:
@@ -57,7 +57,7 @@ def segment(profile: Profile, experiment: str, seed: int) -> Path:
     Raises:
         UserError: the masks to learn from are missing, or a setting that makes no sense.
     """
-    recipe = segment_recipe(profile, experiment)
+    recipe = check_later(profile, experiment)
     settings, out = recipe.segment, profile.run_dir(experiment, seed) / "segment"
     if settings.network != "none":
         folder, _ = open_folder(profile, masks=settings.masks == TRUTH)
@@ -100,13 +100,13 @@ def _learn(
         recipe, experiment, seed, settings.network, model, schedule, dataclasses.asdict(settings)
     )
     ids = folder.ids(split)
+    data = MaskedImages(folder, ids, masks, training_transform(schedule))
     identity = {
         "code": code_hash(roots_of("segment", [])),
         "facts": [facts["content_hash"], facts["weights_hash"], facts["settings"]],
         "masks": digest(masks, ids),
     }
     build = partial(_network, recipe, folder.num_classes, model.weights)
-    data = MaskedImages(folder, ids, masks, training_transform(schedule))
     job = Job(build, data, schedule, recipe.machine, seed, out / "network", identity, facts)
     return train(job)
 
