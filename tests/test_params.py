@@ -141,7 +141,7 @@ def test_override_keeps_checks_and_nested_keys():
     assert override(section, {"beta": 8}, "here").train == section.train
     with pytest.raises(UserError, match="here: train: expected a mapping, got 3"):
         override(section, {"train": 3}, "here")
-    with pytest.raises(UserError, match="here: Unknown key 'bta'. Did you mean 'beta'"):
+    with pytest.raises(UserError, match=r"here: Unknown key 'bta'\. Did you mean 'beta'"):
         override(section, {"bta": 8}, "here")
 
 
