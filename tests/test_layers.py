@@ -9,7 +9,7 @@ from wsssbench.plan import imported
 
 PACKAGE = Path(wsssbench.__file__).parent
 BASE = {"errors", "files", "multistage", "parallel", "params", "plan", "progress", "provenance"}
-BASE |= {"settings"}
+BASE |= {"schema", "settings"}
 MAY_IMPORT = {
     "data": set(),
     "models": set(),

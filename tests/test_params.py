@@ -13,8 +13,8 @@ from wsssbench.params import (
     build,
     find,
     load,
-    override,
 )
+from wsssbench.schema import override
 
 
 def load_with(tmp_path, **sections):

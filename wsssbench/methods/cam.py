@@ -18,7 +18,7 @@ from wsssbench.methods.base import Gate, Inference, Method, Progress
 from wsssbench.methods.multiscale import Merge
 from wsssbench.methods.readout import CAM_KINDS, PamrSettings, ScgSettings, read_out
 from wsssbench.models.cam_network import CamNetwork
-from wsssbench.params import build
+from wsssbench.schema import build
 
 
 class CAM(Method):

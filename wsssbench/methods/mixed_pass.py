@@ -19,9 +19,9 @@ from wsssbench.mixing.batch import IGNORE, MixBatch
 from wsssbench.mixing.losses import mixed_cross_entropy, pixel_weight
 from wsssbench.models.cam_network import Output
 from wsssbench.models.decoder import resize
-from wsssbench.params import build
 from wsssbench.refinement.certain_filter import certain_filter
 from wsssbench.refinement.edge_prediction import edge_predict
+from wsssbench.schema import build
 
 if TYPE_CHECKING:  # the two need each other's types only
     from wsssbench.methods.recurseed import RecurSeed, Target

@@ -24,8 +24,8 @@ from wsssbench.methods.multiscale import EPS, normalise_max
 from wsssbench.methods.readout import KINDS, PamrSettings, ScgSettings, read_out
 from wsssbench.models.cam_network import CamNetwork, Output
 from wsssbench.models.decoder import Decoder, resize
-from wsssbench.params import build
 from wsssbench.refinement.certain_filter import certain_filter, shares
+from wsssbench.schema import build
 
 IGNORE = 255
 

@@ -25,7 +25,7 @@ from wsssbench.models.base import STAGES
 from wsssbench.models.cam_network import CamNetwork
 from wsssbench.models.decoder import resize
 from wsssbench.models.pcm import PCM, resize_aligned, winners
-from wsssbench.params import build
+from wsssbench.schema import build
 
 View = tuple[Tensor, Sequence[int]]  # (B, V, K, h, w) maps of one scale; height and width, px
 

@@ -8,9 +8,10 @@ from wsssbench.files import write_json
 from wsssbench.methods import check_settings, code_of
 from wsssbench.models import BACKBONES
 from wsssbench.multistage import SEED, TRUTH
-from wsssbench.params import UPPER_BOUND, ModelSettings, Profile, RandomWalkSettings, override
+from wsssbench.params import UPPER_BOUND, ModelSettings, Profile, RandomWalkSettings
 from wsssbench.plan import PACKAGE, code_files, code_hash, roots_of
 from wsssbench.refinement.dense_crf import PARAMETER_SETS
+from wsssbench.schema import override
 from wsssbench.stages.common import kinds_of, later_kinds_of, segment_recipe
 
 PLANNED = ("train", "pseudo_masks")

@@ -32,12 +32,13 @@ from wsssbench.methods.affinity import Affinity
 from wsssbench.models.decoder import resize
 from wsssbench.multistage import CRF, WALK
 from wsssbench.parallel import cpus, in_threads
-from wsssbench.params import Profile, RandomWalkSettings, override
+from wsssbench.params import Profile, RandomWalkSettings
 from wsssbench.plan import code_hash, roots_of
 from wsssbench.progress import progress
 from wsssbench.refinement.affinity_labels import irn_seeds
 from wsssbench.refinement.dense_crf import crf_labels
 from wsssbench.refinement.pamr import one_thread
+from wsssbench.schema import override
 from wsssbench.stages.common import (
     build_backbone,
     kinds_of,

@@ -29,10 +29,11 @@ from wsssbench.methods.segmentation import Segmentation
 from wsssbench.models import weights_hash
 from wsssbench.multistage import CRF, SEED, SEGMENT, TRUTH, masks_dir
 from wsssbench.parallel import cpus, in_threads, silent
-from wsssbench.params import ModelSettings, Profile, override
+from wsssbench.params import ModelSettings, Profile
 from wsssbench.plan import code_hash, roots_of
 from wsssbench.progress import progress
 from wsssbench.refinement.pamr import one_thread
+from wsssbench.schema import override
 from wsssbench.stages.common import (
     build_backbone,
     open_folder,
