@@ -105,14 +105,17 @@ class RandomWalkSettings:
     the affinity network are the classes of these maps above `certain` and the background below
     `uncertain`, each sharpened by IRNet's dense CRF. The dense CRF `crf` makes the kinds `crf` and
     `rw+crf`; `none` leaves these out and the labels as they are. `network` none skips the walk:
-    later stages then start from the seed. `train` holds keys of the section `train` that differ
-    for the affinity network.
+    later stages then start from the seed. `backbone` says whose weights the affinity network
+    starts from: the `initial` ones of the section `model` (published: ImageNet's), or those that
+    the `method` has learnt, where there are no others. `train` holds keys of the section `train`
+    that differ for the affinity network.
 
     The walk's own maps become masks at `threshold`, by the rule of `pseudo_masks`. `per_class`
     divides each map by its own maximum instead of the image's.
     """
 
     network: Literal["irn", "affinitynet", "none"] = "irn"
+    backbone: Literal["initial", "method"] = "initial"
     seed: str = ""
     certain: float = 0.30
     uncertain: float = 0.05

@@ -355,6 +355,17 @@ def test_the_walk_starts_from_the_kind_it_is_told(own, caught):
     assert info.value.args[0].dataset.masks.as_posix() == f"{RUN}/pseudo_masks/scg/train/masks"
 
 
+def test_the_affinity_network_can_start_from_what_the_method_has_learnt(own):
+    """The backbone is frozen, so it still holds those weights after its training."""
+    profile = write(own, random_walk={"backbone": "method"})
+    out = random_walk(profile, "cam", 0)
+    learnt = torch.load(out.parent / "train" / "model.pt", weights_only=True)
+    found = torch.load(out / "network" / "model.pt", weights_only=True)
+    for name, value in found.items():
+        if name.startswith("network.backbone."):
+            assert torch.equal(value, learnt[name])
+
+
 def test_labels_without_crf_are_certain_or_255(own, caught):
     """Above .6 a class, nowhere above .2 background, 255 between; a threshold itself is below."""
     walk = {"crf": "none", "certain": 0.6, "uncertain": 0.2}

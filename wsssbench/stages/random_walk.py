@@ -9,6 +9,7 @@ rw+crf/<split>/masks       the walk's masks after a dense CRF
 """
 
 import dataclasses
+import hashlib
 from functools import partial
 from pathlib import Path
 
@@ -138,12 +139,24 @@ def _learn(
         "labels": digest(labels, ids),
     }
     build = partial(_network, recipe, folder.num_classes, model.weights)
+    if settings.backbone == "method":
+        learnt = seeds.parents[1] / "train" / "model.pt"
+        identity["backbone"] = hashlib.sha256(learnt.read_bytes()).hexdigest()[:16]
+        build = partial(_network, recipe, folder.num_classes, "none", learnt)
     job = Job(build, data, schedule, recipe.machine, seed, out / "network", identity, facts)
     return train(job)
 
 
-def _network(recipe: Profile, num_classes: int, weights: str) -> Affinity:
+def _network(
+    recipe: Profile, num_classes: int, weights: str, learnt: Path | None = None
+) -> Affinity:
+    """An affinity network; with `learnt` on the backbone of a trained method."""
     settings, backbone = recipe.random_walk, build_backbone(recipe.model, weights)
+    if learnt:
+        state = torch.load(learnt, map_location="cpu", weights_only=True)
+        place = "network.backbone."
+        own = {key.removeprefix(place): state[key] for key in state if key.startswith(place)}
+        backbone.load_state_dict(own)
     return Affinity(backbone, num_classes, network=settings.network, radius=settings.radius)
 
 
