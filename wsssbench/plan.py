@@ -15,7 +15,8 @@ import wsssbench
 PACKAGE = Path(wsssbench.__file__).parent
 # Tables of names and plumbing: they choose, read, write and report, but change no number.
 PLUMBING = """errors files parallel params plan progress provenance schema settings __init__
-    data/__init__ methods/__init__ mixing/__init__ engine/watch"""
+    data/__init__ methods/__init__ mixing/__init__ engine/watch
+    stages/plan"""
 NEUTRAL = {f"{name}.py" for name in PLUMBING.split()}
 
 

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
 
 from wsssbench.methods.base import Learner, Progress
 from wsssbench.models.affinity import AffinityNet, BoundaryNet
@@ -16,7 +15,7 @@ from wsssbench.models.base import Backbone
 from wsssbench.refinement.affinity_labels import pair_labels, pool_scores, psa_scores, shrink
 from wsssbench.refinement.affinity_losses import affinity_losses
 from wsssbench.refinement.pairs import feature_affinity, pad_border, path_affinity
-from wsssbench.refinement.random_walk import random_walk, walk, walk_maps
+from wsssbench.refinement.random_walk import random_walk, shrink_maps, walk, walk_maps
 
 NETWORKS = {"irn": BoundaryNet, "affinitynet": AffinityNet}
 PSA_ALPHA = 16.0  # power of the background in AffinityNet's walk
@@ -88,7 +87,7 @@ class Affinity(Learner):
         size, steps = images.shape[-2:], {"radius": radius, "beta": beta, "log2_steps": log2_steps}
         if isinstance(self.network, BoundaryNet):
             boundary = self.network.boundary(images)[0]
-            small = _shrunk(maps.to(boundary), self.network.stride)
+            small = shrink_maps(maps.to(boundary), self.network.stride)
             walked = random_walk(small, boundary, **steps)
             divide = "class" if per_class else "all"
             return walk_maps(walked, size, stride=self.network.stride, divide=divide)
@@ -101,18 +100,3 @@ class Affinity(Learner):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The backbone's trainable parameters and the heads'."""
         return self.network.parameter_groups()
-
-
-def _shrunk(maps: Tensor, stride: int) -> Tensor:
-    """(n, H, W) averaged to (n, ceil(H/stride), ceil(W/stride)), any n.
-
-    The last cells are filled up with their edge, so that cells lie where those of the boundaries do
-    and where `walk_maps` puts them; the release shifts maps whose sides the stride does not divide.
-    """
-    height, width = maps.shape[1:]
-    size = -(-height // stride), -(-width // stride)
-    if not len(maps):
-        return maps.new_zeros(0, *size)
-    padded = pad(maps, (0, -width % stride, 0, -height % stride), mode="replicate")
-    shrunk = interpolate(padded[None], size, mode="bilinear", align_corners=False, antialias=True)
-    return shrunk[0].clamp(0, 1)

@@ -190,6 +190,29 @@ def diffuse(maps: Tensor, planes: Tensor, offsets: Sequence[Offset], steps: int)
 
 
 @torch.no_grad()
+def shrink_maps(maps: Tensor, stride: int = 4) -> Tensor:
+    """Maps of an image on the grid that a walk takes place on; `walk_maps` is the way back.
+
+    The last cells are filled up with their edge, so that cells lie where those of the boundaries do
+    and where `walk_maps` puts them; the release shifts maps whose sides the stride does not divide.
+
+    Args:
+        maps: (K, H, W) float32 in [0, 1], any K.
+        stride: of the walk's maps, px.
+
+    Returns:
+        (K, ceil(H/stride), ceil(W/stride)) float32 in [0, 1], averages. No gradient.
+    """
+    height, width = maps.shape[1:]
+    size = -(-height // stride), -(-width // stride)
+    if not len(maps):
+        return maps.new_zeros(0, *size)
+    padded = F.pad(maps, (0, -width % stride, 0, -height % stride), mode="replicate")
+    shrunk = F.interpolate(padded[None], size, mode="bilinear", align_corners=False, antialias=True)
+    return shrunk[0].clamp(0, 1)
+
+
+@torch.no_grad()
 def walk_maps(
     walked: Tensor, size: Sequence[int], *, stride: int = 4, divide: Divide = "all"
 ) -> Tensor:

@@ -21,7 +21,7 @@ from wsssbench.reporting.sections import Section, gallery_section, sections
 from wsssbench.reporting.stages import stage_drawings
 from wsssbench.reporting.style import svg, write_figure
 
-PAGE_BYTES = 2_900_000
+PAGE_BYTES = 1_400_000
 
 
 def build(

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from wsssbench.data.transforms import normalise
 from wsssbench.engine import devices
@@ -18,9 +17,9 @@ from wsssbench.errors import UserError
 from wsssbench.methods.affinity import Affinity
 from wsssbench.parallel import cpus
 from wsssbench.params import Profile, RandomWalkSettings
-from wsssbench.refinement.random_walk import random_walk, walk_maps
+from wsssbench.refinement.random_walk import random_walk, shrink_maps, walk_maps
 from wsssbench.stages.common import build_backbone
-from wsssbench.stages.refine_source import STRIDE, Source, boundary_files, filled_up, read_boundary
+from wsssbench.stages.refine_source import STRIDE, Source, boundary_files, read_boundary
 
 
 class AlongBoundaries:
@@ -96,11 +95,9 @@ def walk_along(boundary: Tensor, maps: Tensor, settings: RandomWalkSettings) -> 
     """
     if not len(maps):
         return maps
-    grid = tuple(boundary.shape[1:])
-    smooth = {"mode": "bilinear", "align_corners": False, "antialias": True}
-    small = interpolate(filled_up(maps)[None], grid, **smooth)[0]
+    small = shrink_maps(maps, STRIDE)
     steps = {"radius": settings.walk_radius, "beta": settings.beta}
-    walked = random_walk(small.clamp(0, 1), boundary, log2_steps=settings.log2_steps, **steps)
+    walked = random_walk(small, boundary, log2_steps=settings.log2_steps, **steps)
     divide = "class" if settings.per_class else "all"
     return walk_maps(walked, maps.shape[1:], stride=STRIDE, divide=divide)
 
