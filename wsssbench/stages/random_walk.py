@@ -21,7 +21,6 @@ from wsssbench.data.folder import Folder
 from wsssbench.data.layout import MASKS
 from wsssbench.data.masked import MaskedImages, digest
 from wsssbench.data.palette import write_mask
-from wsssbench.data.transforms import normalise
 from wsssbench.engine import devices
 from wsssbench.engine.inference import store_maps, write_masks
 from wsssbench.engine.train import Job, train
@@ -49,6 +48,7 @@ from wsssbench.stages.common import (
 )
 from wsssbench.stages.crf import sharpen_all
 from wsssbench.stages.plan import check_later
+from wsssbench.stages.refine_walk import load_affinity, walk_by
 
 
 def random_walk(profile: Profile, experiment: str, seed: int) -> Path:
@@ -73,7 +73,7 @@ def random_walk(profile: Profile, experiment: str, seed: int) -> Path:
     if settings.network != "none":
         weights = _learn(recipe, folder, seeds, out, experiment, seed)
         steps = (*protocol.refinement, f"random walk ({settings.network})")
-        found = _walk(recipe, folder, protocol, seeds, out / WALK, weights, steps)
+        found = _walk(recipe, experiment, folder, protocol, seeds, out / WALK, weights, steps)
         if settings.crf != "none":
             _sharpen(folder, found, out / WALK, out / f"{WALK}+{CRF}", settings, steps)
     write_json(out / "start.json", {"kind": start, "network": settings.network})
@@ -162,6 +162,7 @@ def _network(
 
 def _walk(
     recipe: Profile,
+    experiment: str,
     folder: Folder,
     protocol: Protocol,
     seeds: Path,
@@ -171,22 +172,13 @@ def _walk(
 ) -> Protocol:
     """Maps and masks of the splits with image labels; returns their protocol."""
     settings, device = recipe.random_walk, devices.choose(recipe.machine)
-    learner = _network(recipe, folder.num_classes, "none")
-    learner.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    learner = learner.to(device, memory_format=torch.channels_last).eval()
+    network = load_affinity(recipe, experiment, weights)
+    network = network.to(device, memory_format=torch.channels_last)
     splits = {split: used for split, used in protocol.labels_used.items() if used}
     for split in splits:
         for name in progress(folder.ids(split), f"random walk of {split}"):
             stored = read_maps(seeds / split / "maps" / f"{name}.npz")
-            image = normalise(torch.from_numpy(folder.image(name)).permute(2, 0, 1))
-            maps = learner.refine(
-                image[None].as_subclass(Tensor).to(device),
-                _full(stored),
-                radius=settings.walk_radius,
-                beta=settings.beta,
-                log2_steps=settings.log2_steps,
-                per_class=settings.per_class,
-            )
+            maps = walk_by(network, folder.image(name), _full(stored), settings)
             maps = _strided(maps, protocol.map_stride)
             store_maps(out / split / "maps" / f"{name}.npz", stored.keys, maps, stored.size)
     threshold = settings.threshold if settings.network == "irn" else 0.5  # see Affinity.refine
