@@ -263,6 +263,19 @@ def test_prepare_needs_a_list_and_another_folder(root):
         prepare(root)
 
 
+def test_a_holdout_is_dealt_out_of_val(root):
+    names = layout.read_ids(root, "train")
+    layout.write_ids(root, "val", names)
+    prepare(root, holdout_of_val=2)
+    held, rest = (layout.read_ids(root, split) for split in ("holdout", "val_rest"))
+    assert held == names[::2]
+    assert rest == names[1::2]
+    assert layout.read_ids(root, "val") == names
+    for wrong in (1, len(names) + 1):
+        with pytest.raises(UserError, match=f"from 2 to {len(names)}"):
+            prepare(root, holdout_of_val=wrong)
+
+
 def test_links_do_not_replace_what_they_find(root, tmp_path):
     (tmp_path / "target/JPEGImages").mkdir(parents=True)
     with pytest.raises(UserError, match="is not a link"):

@@ -160,7 +160,11 @@ class LabelledImages:
 
 
 def prepare(
-    root: Path, *, labels_from_masks: bool = False, copy_from: str | Path | None = None
+    root: Path,
+    *,
+    labels_from_masks: bool = False,
+    copy_from: str | Path | None = None,
+    holdout_of_val: int = 0,
 ) -> None:
     """Check a user's own folder and complete it where asked.
 
@@ -170,6 +174,8 @@ def prepare(
             one. Labels derived by an earlier run are derived again.
         copy_from: an existing folder in VOC layout, which may be read-only: its images and masks
             are linked, its lists, `classes.txt` and `labels.csv` copied.
+        holdout_of_val: n > 1 deals the list `val` out to two new ones: every n-th image to
+            `holdout`, whose masks may choose thresholds, the others to `val_rest`. 0: no.
 
     Raises:
         UserError: whatever is missing or does not fit, with a remedy.
@@ -183,6 +189,9 @@ def prepare(
             f"{root / layout.LISTS} holds no list. Write train.txt and val.txt there, one image "
             "id (file name without ending) per line."
         )
+    if holdout_of_val:
+        _deal_holdout(root, holdout_of_val)
+        folder = Folder(root)
     ids = {split: folder.ids(split) for split in folder.splits}
     every = layout.union(ids.values())
     if copy_from is None:
@@ -202,6 +211,19 @@ def prepare(
         print(f"  {split}: {len(names)} images, {masks} with a mask")
     if without:
         print(f"  {without} images have no label; they are kept as images without any class")
+
+
+def _deal_holdout(root: Path, every: int) -> None:
+    """Write `holdout` and `val_rest` from `val`, which stays."""
+    names = layout.read_ids(root, "val")
+    if not 1 < every <= len(names):
+        raise UserError(
+            f"holdout_of_val is {every}, val has {len(names)} images. Give a number from 2 to "
+            f"{len(names)}: one image of so many goes to the hold-out; or 0 for none."
+        )
+    held = set(names[::every])
+    layout.write_ids(root, "holdout", [name for name in names if name in held])
+    layout.write_ids(root, "val_rest", [name for name in names if name not in held])
 
 
 def _copy(source: Path, root: Path) -> None:
