@@ -54,3 +54,12 @@ def contrastive_separation(
         loss = terms.sum(2) / positive.sum(2).clamp_min(1)
         counts = positive.any(2) & negative.any(2)
         return (loss * counts).sum() / counts.sum().clamp_min(1)
+
+
+def dealt_anew(labels: Tensor, sure: Tensor, generator: torch.Generator) -> Tensor:
+    """The labels of each image's sure positions, shuffled among these; both (B, h, w)."""
+    labels, sure, shape = labels.flatten(1), sure.flatten(1), labels.shape
+    lots = torch.rand(sure.shape, generator=generator, device=sure.device)
+    order = sure.float().argsort(dim=1, descending=True, stable=True)  # the sure ones first
+    drawn = (lots + ~sure).argsort(1)  # the same ones first, in random order
+    return labels.scatter(1, order, labels.gather(1, drawn)).view(shape)

@@ -30,7 +30,7 @@ from torch.nn.functional import one_hot
 from wsssbench.errors import UserError, unknown
 from wsssbench.methods import swap
 from wsssbench.methods.base import Gate, Inference, Method, Progress
-from wsssbench.methods.contrast import contrastive_separation
+from wsssbench.methods.contrast import contrastive_separation, dealt_anew
 from wsssbench.methods.strong_view import strong_view
 from wsssbench.methods.swap import IGNORE, Assignment
 from wsssbench.mixing.pixels import to_unit
@@ -39,11 +39,10 @@ from wsssbench.models.base import STAGES
 from wsssbench.models.decoder import LargeFOV, resize
 from wsssbench.models.segmentation_losses import masked_cross_entropy, reduce_mask
 from wsssbench.refinement.dense_energy import dense_energy
-from wsssbench.refinement.threshold_search import Confidences
+from wsssbench.refinement.threshold_search import Thresholds
 from wsssbench.schema import build
 
 HALF_LIFE = 0.036  # of the training, after which the copy has forgotten half (release, VOC)
-FOLLOW = 0.01  # share of a searched threshold that is taken over per step
 STRIDE = 16  # of the confidences that the threshold search sees
 ANCHORS = 256  # per image and step
 
@@ -72,6 +71,8 @@ PRESETS = {"released": Parts(False, "fixed", "none"), "paper": Parts(True, "rele
 class CoSA(Method):
     """A classifier and a decoder that learn from each other through a slow copy of both.
 
+    The copy is an average already: leave `train.ema` at 0.
+
     Args:
         backbone: a network of `wsssbench.models` giving C1..C5.
         num_classes: K, without background.
@@ -88,7 +89,8 @@ class CoSA(Method):
         aux_sum: add up the scales of the earlier stage's map; in the release the last one counts.
         low, high: (map, earlier stage's map) thresholds of the band.
         split: thresholds of `raw` and of `csc`'s labels.
-        w_c2s, w_s2c, w_reg, w_csc: weights of the losses beside the classifiers'.
+        w_c2s, w_s2c, w_reg, w_csc: weights of the losses beside the classifiers'. The energy (reg)
+            grows with the square of the number of pixels; its weight is for crops of 448 px.
         w_l1: weight of the mean rectified map, a control for `csc`: does it merely shrink the maps?
         perplexity: its alpha and beta (paper's figure: alpha .9).
         csc_space: compare C5's `features` or the class scores (`cam`).
@@ -143,9 +145,8 @@ class CoSA(Method):
         self.alpha, self.beta = perplexity
         self.csc_space, self.csc_temperature, self.csc_limit = csc_space, csc_temperature, csc_limit
         self.evaluated = evaluate
-        # a row for each of the two maps
-        self.register_buffer("thresholds", torch.tensor([low, high, split]).T.contiguous())
-        self.searches = (Confidences(), Confidences()) if self.parts.dts != "fixed" else ()
+        search = {"mode": self.parts.dts, "single": self.parts.raw}
+        self.thresholds = nn.ModuleList(Thresholds(*t, **search) for t in zip(low, high, split))
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], where: str) -> None:
@@ -180,7 +181,11 @@ class CoSA(Method):
         return self
 
     def losses(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
-        """Both classifiers' losses; after the warm-up c2s, s2c, reg, csc and l1."""
+        """Both classifiers' losses; after the warm-up c2s, s2c, reg, csc and l1.
+
+        Raises:
+            UserError: the `truth` is to teach, and the batch has no masks.
+        """
         images, labels, valid = batch["image"], batch["label"], batch["valid"]
         if self.momentum is None:
             self.step_share = 1 - 0.5 ** (1 / (HALF_LIFE * progress.steps))
@@ -196,24 +201,26 @@ class CoSA(Method):
         taught = swap.assign(
             self.assignment, images, lambda _: labels > 0, scales=self.views, aux_sum=self.aux_sum
         )
-        self._search(taught)
-        progress.log(**dict(zip(("low", "high", "split"), self.thresholds[0])))
-        raw = {}
+        for threshold, maps in zip(self.thresholds, (taught.cam, taught.aux)):
+            small = resize(maps, [-(-side // STRIDE) for side in maps.shape[-2:]])
+            threshold.follow(small.amax(1))
+        progress.log(**dict(zip(("low", "high", "split"), self.thresholds[0].values)))
+        terms = {}
         if self.weights["c2s"] or self.weights["reg"]:
             masks = [self._mask(taught, row, valid) for row in range(2)]
             seg = resize(out.decoder, images.shape[-2:])
-            raw["c2s"] = sum(_balanced(seg, *mask) for mask in masks) / 2
+            terms["c2s"] = sum(_balanced(seg, *mask) for mask in masks) / 2
             progress.log(ignored=((masks[0][0] == IGNORE) & valid).sum() / valid.sum())
             if self.weights["reg"]:
                 pixels = to_unit(strong).clamp(0, 1) * 255
-                raw["reg"] = dense_energy(seg, pixels, masks[0][0], valid)
+                terms["reg"] = dense_energy(seg, pixels, masks[0][0], valid)
         if self.weights["s2c"]:
-            raw["s2c"] = swap.cam_loss(out.cam, self._target(taught, out, batch, progress))
+            terms["s2c"] = swap.cam_loss(out.cam, self._target(taught, out, batch, progress))
         if self.weights["csc"]:
-            raw["csc"] = self._contrast(taught, out, batch, progress)
+            terms["csc"] = self._contrast(taught, out, batch, progress)
         if self.weights["l1"]:
-            raw["l1"] = out.cam.relu().mean()
-        return losses | {name: self.weights[name] * value for name, value in raw.items()}
+            terms["l1"] = out.cam.relu().mean()
+        return losses | {name: self.weights[name] * value for name, value in terms.items()}
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -246,29 +253,17 @@ class CoSA(Method):
 
     def memory(self) -> dict:
         """The confidences that the threshold search has seen."""
-        return {"searches": [{"slots": s.slots, "at": s.at} for s in self.searches]}
+        return {"thresholds": [t.memory() for t in self.thresholds]}
 
     def remember(self, memory: dict) -> None:
         """Take them back."""
-        for search, kept in zip(self.searches, memory["searches"], strict=True):
-            search.slots, search.at = kept["slots"].clone(), kept["at"]
-
-    @torch.no_grad()
-    def _search(self, taught: Assignment) -> None:
-        """Let the thresholds follow the confidences of the last batches."""
-        components = 2 if self.parts.raw else 3
-        for row, (search, maps) in enumerate(zip(self.searches, (taught.cam, taught.aux))):
-            size = [-(-side // STRIDE) for side in maps.shape[-2:]]
-            search.add(resize(maps, size).amax(1))
-            found = search.thresholds(components, self.parts.dts)
-            if found is not None:
-                where = self.thresholds[row, 2:] if self.parts.raw else self.thresholds[row, :2]
-                where.lerp_(found.to(where), FOLLOW)
+        for threshold, kept in zip(self.thresholds, memory["thresholds"], strict=True):
+            threshold.remember(kept)
 
     def _mask(self, taught: Assignment, row: int, valid: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pseudo-mask (B, H, W) of the map (row 0) or the earlier stage's (1), and its weights."""
         cam = (taught.cam, taught.aux)[row]
-        low, high, split = self.thresholds[row].tolist()
+        low, high, split = self.thresholds[row].values.tolist()
         if not self.parts.raw:
             band = {"low": low, "high": high}
             return swap.band_mask(cam, taught.classes, taught.kept, valid, **band), None
@@ -303,13 +298,13 @@ class CoSA(Method):
             sure = valid & (labels != IGNORE)
         else:
             row = int(self.parts.csc != "deep")
-            cam, split = resize((taught.cam, taught.aux)[row], size), float(self.thresholds[row, 2])
+            cam = resize((taught.cam, taught.aux)[row], size)
+            split = float(self.thresholds[row].values[2])
             labels = swap.split_mask(cam, taught.classes, valid, split)
             unsure = swap.perplexity(cam.amax(1), split, alpha=self.alpha, beta=self.beta)
             sure = valid & (unsure <= self.csc_limit)
         if self.parts.csc == "shuffled":
-            dealt = _shuffled(labels.flatten(1), sure.flatten(1), **draw)
-            labels = dealt.view_as(labels)
+            labels = dealt_anew(labels, sure, **draw)
         progress.log(sure=sure.float().mean())
         return contrastive_separation(
             features, labels, sure, temperature=self.csc_temperature, anchors=ANCHORS, **draw
@@ -335,11 +330,3 @@ def _truth(batch: dict, size: Sequence[int]) -> Tensor:
 
 def _balanced(logits: Tensor, mask: Tensor, weights: Tensor | None) -> Tensor:
     return masked_cross_entropy(logits, mask, balanced=True, weights=weights) / 2
-
-
-def _shuffled(labels: Tensor, sure: Tensor, generator: torch.Generator) -> Tensor:
-    """The labels (B, N) of each image's sure positions, dealt out among these anew."""
-    lots = torch.rand(sure.shape, generator=generator, device=sure.device)
-    order = sure.float().argsort(dim=1, descending=True, stable=True)  # the sure ones first
-    dealt = (lots + ~sure).argsort(1)  # the same set, in random order
-    return labels.scatter(1, order, labels.gather(1, dealt))

@@ -11,11 +11,12 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 BINS = 256
 LOWEST = 0.05  # confidences up to here are left out
 REGULARISER = 1e-6  # of the variances
+FOLLOW = 0.01  # share of a found threshold that is taken over per step
 Mode = Literal["released", "converged"]
 
 
@@ -76,6 +77,54 @@ class Confidences:
         uniform = filled.sum() / max(1, len(filled)) / BINS * (len(self.slots) - len(filled))
         values = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
         return find_thresholds(values, filled.sum(0) + uniform, components, mode)
+
+
+class Thresholds(nn.Module):
+    """A map's thresholds, fixed or following the confidences of the last batches.
+
+    Args:
+        low, high: of a band between background and foreground.
+        split: the one threshold of labels without a band.
+        mode: how they are searched; `fixed`: not at all.
+        single: search `split`, else `low` and `high`.
+
+    Attributes:
+        values: (3,) float32: low, high, split.
+    """
+
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        split: float,
+        *,
+        mode: Literal["fixed"] | Mode = "fixed",
+        single: bool = False,
+    ):
+        super().__init__()
+        self.register_buffer("values", torch.tensor([low, high, split]))
+        self.mode, self.single = mode, single
+        self.seen = Confidences()
+
+    @torch.no_grad()
+    def follow(self, confidences: Tensor) -> None:
+        """Take over a share of the thresholds that a batch's confidences, any shape, lead to."""
+        if self.mode == "fixed":
+            return
+        self.seen.add(confidences)
+        found = self.seen.thresholds(2 if self.single else 3, self.mode)
+        if found is not None:
+            followed = self.values[2:] if self.single else self.values[:2]
+            followed.lerp_(found.to(followed), FOLLOW)
+
+    def memory(self) -> dict:
+        """The confidences, for a checkpoint."""
+        return {} if self.mode == "fixed" else {"slots": self.seen.slots, "at": self.seen.at}
+
+    def remember(self, memory: dict) -> None:
+        """Take them back."""
+        if memory:
+            self.seen.slots, self.seen.at = memory["slots"].clone(), memory["at"]
 
 
 def _starts(x: Tensor, n: Tensor, components: int) -> Tensor:
