@@ -101,6 +101,16 @@ def test_published_figures_stand_beside_by_recipe_and_kind(small):
     assert "reproduction" not in frame.loc["cam", "published_source"]
 
 
+def test_a_remark_on_a_methods_figures_stands_below(small):
+    cosa = FIGURES[FIGURES["method"] == "cosa"].iloc[:1]
+    cosa = cosa.assign(split="train", stage="decoder seed", labels_at_test="yes")
+    table = ablation_table(wish(small, rows=["cam", "rs"]), small, cosa, {"rs": "cosa"})
+    assert table.frame["published_miou"].tolist() == ["", "76.2"]
+    assert "released configuration" in table.notes[-1]
+    table = ablation_table(wish(small, rows=["cam"]), small, FIGURES, NAMES)
+    assert not any("CoSA" in note for note in table.notes)
+
+
 def test_rows_that_were_not_run_say_so_and_keep_what_is_published(small):
     wished = wish(small, rows=["cam", "rs_epm"], columns=["miou"])
     table = ablation_table(wished, small, FIGURES, NAMES)

@@ -136,3 +136,15 @@ def test_with_the_packages_own_figures(fake):
     assert "ResNet-50 48.3" in table.frame["published"][0]
     assert len(sources.frame) > 5
     assert len(compare.status_table(runs, published.status()).frame) > 10
+
+
+def test_what_must_be_known_of_a_methods_figures_is_said(voc, fake):
+    """CoSA's figures never stand anywhere without how they came about."""
+    cosa = figures({}, {"method": "cosa", "label": "CoSA"})
+    (table,) = compare.published_tables(voc, cosa)
+    assert "released configuration" in table.notes[-1]
+    runs = load_runs(fake["runs"], of("cam"), [0])
+    table, _ = compare.published_tables(runs, cosa, {"cam": "cosa"})
+    assert "true image labels at test" in table.notes[-1]
+    table, _ = compare.published_tables(runs, cosa)  # CAM's are shown, CoSA's are not
+    assert len(table.notes) == 1

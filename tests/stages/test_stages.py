@@ -217,6 +217,26 @@ def test_a_watch_changes_no_weight_and_needs_no_mask(tmp_path, monkeypatch):
         assert torch.equal(value, weights[2][key])
 
 
+def test_true_masks_reach_an_upper_bound_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = make_folder(tmp_path / "data" / "toy")
+    settings = {"warmup": 0.0, "decoder_width": 8, "pooling": "mean"}
+    arms = {name: {"method": "cosa", "settings": {**settings, "csc": name}}
+            for name in ("truth", "aux")}  # fmt: skip
+    profile = load(
+        write_params(tmp_path, experiments=arms, grid={"experiments": list(arms)},
+                     train={"epochs": 1})
+    )  # fmt: skip
+    prepare(profile)
+    facts = json.loads((train(profile, "truth", 0) / "provenance.json").read_text())
+    assert facts["supervision"] == "true masks"
+    shutil.rmtree(root / "SegmentationClass")
+    facts = json.loads((train(profile, "aux", 0) / "provenance.json").read_text())
+    assert "supervision" not in facts
+    with pytest.raises(UserError, match="masks"):
+        train(profile, "truth", 0)
+
+
 def test_power_background(tmp_path, monkeypatch):
     run_all(tmp_path, monkeypatch, pseudo_masks={"alpha": 4.0})
     record = json.loads((tmp_path / "runs/toy/cam-0/evaluate/cam/record.json").read_text())

@@ -44,7 +44,8 @@ class Job:
 
     Attributes:
         build: makes the method or another learner (with its initial weights).
-        dataset: gives dicts with `id`, `image`, `label`, `valid`; a method's has no masks.
+        dataset: gives dicts with `id`, `image`, `label`, `valid`; a method's has no masks,
+            but for upper bounds.
         settings, machine: sections of params.yaml.
         seed: decides initial weights, order, augmentation and the method's draws.
         out: directory for model.pt, history.csv and provenance.json.

@@ -8,12 +8,13 @@ from torch import nn
 from wsssbench import settings as keywords
 from wsssbench.methods.base import Inference, Method, Progress
 from wsssbench.methods.cam import CAM
+from wsssbench.methods.cosa import CoSA
 from wsssbench.methods.puzzlecam import PuzzleCAM
 from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.methods.seam import SEAM
 
 METHODS: dict[str, type[Method]] = {"cam": CAM, "recurseed": RecurSeed,
-                                    "puzzlecam": PuzzleCAM, "seam": SEAM}  # fmt: skip
+                                    "puzzlecam": PuzzleCAM, "seam": SEAM, "cosa": CoSA}  # fmt: skip
 
 __all__ = [
     "METHODS",
@@ -24,6 +25,7 @@ __all__ = [
     "check_settings",
     "code_of",
     "settings_of",
+    "wants_masks",
 ]
 
 
@@ -51,6 +53,11 @@ def code_of(name: str, settings: Mapping[str, Any]) -> list[str]:
     """Files below the package behind a method with these settings; the rest they import."""
     chosen = keywords.choose("method", name, METHODS)
     return [f"methods/{name}.py", *chosen.code(settings)]
+
+
+def wants_masks(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a method with these settings learns from true masks: an upper bound."""
+    return keywords.choose("method", name, METHODS).wants_masks(settings)
 
 
 def build(name: str, backbone: nn.Module, num_classes: int, settings: Mapping[str, Any]) -> Method:

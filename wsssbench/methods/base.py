@@ -133,6 +133,11 @@ class Method(Learner):
         """Files below the package that these settings bring in by name, e.g. mixing/cutmix.py."""
         return []
 
+    @classmethod
+    def wants_masks(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether training needs true masks: only an upper bound, never weak supervision."""
+        return False
+
     @property
     def wanted(self) -> tuple[str, ...]:
         """The kinds of maps that `infer` shall give."""

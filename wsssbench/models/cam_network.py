@@ -77,10 +77,10 @@ class CamNetwork(nn.Module):
         return Output(features, cam, cam.mean(dim=(2, 3)), decoded)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters: {"backbone": […], "new": [the classifier's], "decoder": […]}."""
-        names = {"backbone": "backbone", "classifier": "new", "decoder": "decoder"}
-        groups: dict[str, list[nn.Parameter]] = {group: [] for group in names.values()}
+        """Trainable parameters: {"backbone": […], "new": [classifiers'], "decoder": […]}."""
+        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "new": [], "decoder": []}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                groups[names[name.split(".")[0]]].append(parameter)
+                part = name.split(".")[0]
+                groups[part if part in groups else "new"].append(parameter)
         return groups

@@ -115,3 +115,32 @@ class Decoder(nn.Module):
         high = resize(self.aspp(features["C5"]), grid)
         low = resize(self.low_level(features["C2"]), grid)
         return self.head(torch.cat([high, low], dim=1))
+
+
+class LargeFOV(nn.Module):
+    """Two dilated 3×3 convolutions and a 1×1 one on C5, without norm or bias (DeepLab's LargeFOV in
+    the form of CoSA and other single-stage methods on transformers).
+
+    Args:
+        channels: {"C1": …, "C5": …} of the backbone.
+        outputs: number of output channels, K + 1 with background first.
+        width: of the two hidden layers.
+        dilation: of the 3×3 convolutions.
+    """
+
+    def __init__(
+        self, channels: dict[str, int], outputs: int, *, width: int = 512, dilation: int = 5
+    ):
+        super().__init__()
+        options = {"padding": dilation, "dilation": dilation, "bias": False}
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels["C5"], width, 3, **options),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, **options),
+            nn.ReLU(),
+            nn.Conv2d(width, outputs, 1, bias=False),
+        )
+
+    def forward(self, features: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, outputs, h, w) float logits at the size of C5; `size` as for `Decoder`, not used."""
+        return self.layers(features["C5"])

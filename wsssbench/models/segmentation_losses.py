@@ -12,7 +12,9 @@ from torch import Tensor
 BACKGROUND, IGNORE = 0, 255
 
 
-def masked_cross_entropy(logits: Tensor, mask: Tensor, *, balanced: bool = False) -> Tensor:
+def masked_cross_entropy(
+    logits: Tensor, mask: Tensor, *, balanced: bool = False, weights: Tensor | None = None
+) -> Tensor:
     """Mean cross entropy over the pixels that are not 255.
 
     Args:
@@ -20,12 +22,15 @@ def masked_cross_entropy(logits: Tensor, mask: Tensor, *, balanced: bool = False
         mask: (B, H, W) int64 of 0..K and 255; reduced to h×w.
         balanced: mean over the background's pixels plus mean over all others (as in DSRG; inferred
             from descriptions), so that a small object weighs as much as a large background.
+        weights: (B, h, w) float, factors of the pixels' errors; means still divide by numbers.
 
     Returns:
         A scalar float32; a mean over no pixel is 0, with zero gradient.
     """
     target = reduce_mask(mask, logits.shape[-2:])
     error = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")
+    if weights is not None:
+        error = error * weights
     counted = target != IGNORE
     if not balanced:
         return _mean(error, counted)

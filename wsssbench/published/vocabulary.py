@@ -4,6 +4,7 @@ A new paper, backbone or kind of mask is one line here; a word that is not here 
 """
 
 import re
+from collections.abc import Iterable
 
 METHODS = {
     "baseline": "the same network without the augmentation it is compared with",
@@ -156,6 +157,13 @@ MARKS = {
 }
 """What may stand in square brackets in a note."""
 
+REMARKS = {
+    "cosa": "CoSA's published figures come from the released configuration: neither perplexity "
+    "weights nor contrastive separation, fixed thresholds (our preset: released, not paper). Those "
+    "that its paper and README print for val used the true image labels at test time.",
+}
+"""Of a method's figures as a whole; every table that prints one of them says so."""
+
 STATUSES = {
     "verified": "our run agrees with the published figure",
     "not verified": "our run does not agree, or too little was run to tell; the reason is given",
@@ -179,6 +187,12 @@ DETAILS = {
 def parts(method: str) -> list[str]:
     """The names a method id is made of: `recurseed+cda` is recurseed and cda."""
     return re.split("[+-]", method)
+
+
+def remarks(methods: Iterable[str]) -> list[str]:
+    """The remarks on these methods, each once."""
+    names = (name for method in methods for name in parts(method))
+    return list(dict.fromkeys(REMARKS[name] for name in names if name in REMARKS))
 
 
 def marks(note: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from wsssbench.published import ISSUE_REPORT
+from wsssbench.published import ISSUE_REPORT, vocabulary
 from wsssbench.reporting.ablations import COLUMNS, Ablation, differences, means
 from wsssbench.reporting.counterparts import REFERENCE, Printed, data_set, printed
 from wsssbench.reporting.origins import origin_line
@@ -171,11 +171,12 @@ def _published_notes(
     sources = _sources(found, ablation.rows, ablation)
     if not sources:
         return []
-    backbones = dict.fromkeys(
-        backbone for row in ablation.rows for name in PUBLISHED if name in ablation.columns
-        for backbone in found[row, name].backbones)  # fmt: skip
+    shown = [found[row, name] for row in ablation.rows
+             for name in PUBLISHED if name in ablation.columns]  # fmt: skip
+    backbones = dict.fromkeys(backbone for one in shown for backbone in one.backbones)
     text = f"Published: {', '.join(backbones)}; mIoU, FP and FN at the best threshold. "
     notes = [f"{text}Source: {'; '.join(sources)}."]
+    notes += vocabulary.remarks(method for one in shown for method in one.methods)
     branch = frame[(frame["maps"] != "decoder") & frame["published_miou"].ne("")]
     names = branch["experiment"].str.split("/").str[0]
     if branch.assign(name=names).duplicated(["name", "published_miou"]).any():

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from wsssbench.published import vocabulary
 from wsssbench.reporting.averages import aggregate, rows
 from wsssbench.reporting.counterparts import REFERENCE, counterpart, data_set, published_name
 from wsssbench.reporting.protocols import protocol
@@ -147,6 +148,7 @@ def _side_by_side(mine: pd.DataFrame, figures: pd.DataFrame, kind: str) -> Table
     note = "Ours at the threshold that is best on the training masks, as most papers print it; "
     note += "beside it ours at the protocol's threshold. ± over seeds; papers rarely give any."
     notes = (note,) if all(whole) else (note, "A run on a part of a split is not compared.")
+    notes = (*notes, *vocabulary.remarks(figures["method"]))
     caption = f"Published beside ours on {', '.join(dict.fromkeys(figures['dataset']))}."
     return Table(f"published_{kind}", caption, _frame(lines, columns), columns, notes)
 
@@ -154,9 +156,10 @@ def _side_by_side(mine: pd.DataFrame, figures: pd.DataFrame, kind: str) -> Table
 def _apart(mine: pd.DataFrame, figures: pd.DataFrame, kind: str) -> Table:
     """One row per figure of ours; published ones of another data set in a column of their own."""
     figures = figures[figures["dataset"] == REFERENCE]
-    lines = []
+    lines, methods = [], []
     for _, row in mine.iterrows():
         alike = _alike(figures, row, KEYS)
+        methods += [row["method"]] if alike.any() else []
         found = [f"{backbone} {', '.join(map(_printed, group.to_dict('records')))}"
                  for backbone, group in figures[alike].groupby("backbone", sort=False)]  # fmt: skip
         line = {name: row[name] for name in (*OWN_FIELDS, *KEYS)}
@@ -172,7 +175,8 @@ def _apart(mine: pd.DataFrame, figures: pd.DataFrame, kind: str) -> Table:
     note = f"{data} is not {REFERENCE}: other images, other classes. The columns must not be "
     note += "compared; the published one says what the method reached in its paper."
     caption = f"Ours on {data}; the published figures belong to another data set."
-    return Table(f"published_{kind}", caption, _frame(lines, columns), columns, (note,))
+    notes = (note, *vocabulary.remarks(methods))
+    return Table(f"published_{kind}", caption, _frame(lines, columns), columns, notes)
 
 
 def _sources(mine: pd.DataFrame, figures: pd.DataFrame) -> Table:

@@ -26,6 +26,7 @@ class Printed(NamedTuple):
     text: str = ""
     values: Mapping[str, float] = {}
     backbones: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
 def data_set(name: str | None) -> str:
@@ -110,7 +111,10 @@ def printed(
     if (found["backbone"] == PREFERRED).any():
         found = found[found["backbone"] == PREFERRED]
     return Printed(
-        _text(found), dict(zip(found["source"], found["value"])), tuple(found["backbone"].unique())
+        _text(found),
+        dict(zip(found["source"], found["value"])),
+        tuple(found["backbone"].unique()),
+        tuple(found["method"].unique()),
     )
 
 

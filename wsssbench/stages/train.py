@@ -1,15 +1,21 @@
-"""Stage train: image-level labels -> weights, history.csv, provenance.json."""
+"""Stage train: image-level labels -> weights, history.csv, provenance.json.
+
+An upper bound whose method asks for them (`wants_masks`) also sees the true masks; its
+provenance.json says so.
+"""
 
 import dataclasses
 from functools import partial
 from pathlib import Path
 
 from wsssbench.data.folder import Folder, LabelledImages
+from wsssbench.data.layout import MASKS
+from wsssbench.data.masked import MaskedImages, digest
 from wsssbench.engine import devices
 from wsssbench.engine.train import Job
 from wsssbench.engine.train import train as run
 from wsssbench.engine.watch import Watch
-from wsssbench.methods import code_of
+from wsssbench.methods import code_of, wants_masks
 from wsssbench.models import weights_hash
 from wsssbench.params import Profile
 from wsssbench.plan import code_hash, roots_of
@@ -36,7 +42,8 @@ def train(profile: Profile, experiment: str, seed: int) -> Path:
     devices.choose(profile.machine)
     recipe, chosen = profile.experiment(experiment), profile.experiments[experiment]
     settings, model = recipe.train, recipe.model
-    folder, manifest = open_folder(profile, masks=False)
+    oracle = wants_masks(chosen.method, chosen.settings)
+    folder, manifest = open_folder(profile, masks=oracle)
     ids = folder.ids(profile.data.train)
     build = partial(build_method, profile, experiment, folder.num_classes, model.weights)
     initial = weights_hash(model.backbone, model.weights)
@@ -52,7 +59,13 @@ def train(profile: Profile, experiment: str, seed: int) -> Path:
     facts = training_facts(
         profile, experiment, seed, chosen.method, model, settings, chosen.settings
     )
-    dataset = LabelledImages(folder, ids, training_transform(settings))
+    transform = training_transform(settings)
+    if oracle:
+        dataset = MaskedImages(folder, ids, folder.root / MASKS, transform)
+        identity["masks"] = digest(dataset.masks, ids)
+        facts["supervision"] = "true masks"
+    else:
+        dataset = LabelledImages(folder, ids, transform)
     watch = _watch(profile, experiment, folder, settings.watch)
     run(Job(build, dataset, settings, profile.machine, seed, out, identity, facts, watch))
     return out
