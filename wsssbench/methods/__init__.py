@@ -11,9 +11,10 @@ from wsssbench.methods.cam import CAM
 from wsssbench.methods.puzzlecam import PuzzleCAM
 from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.methods.seam import SEAM
+from wsssbench.methods.ssss import SSSS
 
 METHODS: dict[str, type[Method]] = {"cam": CAM, "recurseed": RecurSeed,
-                                    "puzzlecam": PuzzleCAM, "seam": SEAM}  # fmt: skip
+                                    "puzzlecam": PuzzleCAM, "seam": SEAM, "ssss": SSSS}  # fmt: skip
 
 __all__ = [
     "METHODS",
