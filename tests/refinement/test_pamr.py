@@ -75,6 +75,17 @@ def test_golden(golden, case):
     torch.testing.assert_close(pamr(images, maps, **CASES[case]), golden[f"out_{case}"], **NEAR)
 
 
+def test_golden_of_ssss():
+    """The paper's own release and RecurSeed's copy are one function; see `sss_pamr.md`."""
+    with np.load(Path(__file__).parents[1] / "golden" / "sss_pamr.npz") as stored:
+        images, maps, voc, one = (
+            torch.from_numpy(stored[k]) for k in ("in_image", "in_mask", "out_voc", "out_one")
+        )
+    torch.testing.assert_close(pamr(images, maps, align_corners=True), voc, **NEAR)
+    small = {"dilations": (1,), "iterations": 1, "align_corners": True}
+    torch.testing.assert_close(pamr(images, maps, **small), one, **NEAR)
+
+
 def test_golden_weights(golden):
     weights = pamr_weights(golden["in_b_image"], dilations=(1,))
     torch.testing.assert_close(weights, golden["out_b_affinity"][:, 0], rtol=0, atol=2e-6)

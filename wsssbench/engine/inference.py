@@ -18,6 +18,7 @@ from wsssbench.data.folder import Folder, LabelledImages
 from wsssbench.data.palette import BACKGROUND, write_mask
 from wsssbench.data.transforms import normalise
 from wsssbench.engine import devices
+from wsssbench.engine.speed import for_inference
 from wsssbench.evaluation.maps import full_size
 from wsssbench.evaluation.reading import StoredMaps, read_maps
 from wsssbench.files import atomic, write_text
@@ -52,6 +53,7 @@ def write_maps(
     device = next(method.parameters()).device
     dtype = devices.precision(machine, device)
     method.scales, method.flip = settings.scales, settings.flip
+    method = for_inference(method, dtype)
     ids = folder.ids(split)
     probabilities = {}
     batches = same_size_batches(folder, ids, settings.batch_size)

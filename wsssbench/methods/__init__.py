@@ -12,9 +12,16 @@ from wsssbench.methods.cosa import CoSA
 from wsssbench.methods.puzzlecam import PuzzleCAM
 from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.methods.seam import SEAM
+from wsssbench.methods.ssss import SSSS
 
-METHODS: dict[str, type[Method]] = {"cam": CAM, "recurseed": RecurSeed,
-                                    "puzzlecam": PuzzleCAM, "seam": SEAM, "cosa": CoSA}  # fmt: skip
+METHODS: dict[str, type[Method]] = {
+    "cam": CAM,
+    "cosa": CoSA,
+    "puzzlecam": PuzzleCAM,
+    "recurseed": RecurSeed,
+    "seam": SEAM,
+    "ssss": SSSS,
+}
 
 __all__ = [
     "METHODS",

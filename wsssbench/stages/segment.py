@@ -21,6 +21,7 @@ from wsssbench.data.masked import MaskedImages, digest
 from wsssbench.data.palette import write_mask
 from wsssbench.engine import devices
 from wsssbench.engine.inference import normalised, same_size_batches
+from wsssbench.engine.speed import for_inference
 from wsssbench.engine.train import Job, train
 from wsssbench.errors import UserError
 from wsssbench.evaluation import Protocol
@@ -134,6 +135,7 @@ def _predict(recipe: Profile, folder: Folder, weights: Path, out: Path) -> None:
     learner = _network(recipe, folder.num_classes, "none")
     learner.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     learner = learner.to(device, memory_format=torch.channels_last).eval()
+    learner = for_inference(learner, dtype)
     for split in recipe.data.scored:
         ids = folder.ids(split)
         batches = same_size_batches(folder, ids, recipe.pseudo_masks.batch_size)
