@@ -6,13 +6,14 @@ from typing import Any
 from torch import nn
 
 from wsssbench import settings as keywords
+from wsssbench.methods.afa import AFA
 from wsssbench.methods.base import Inference, Method, Progress
 from wsssbench.methods.cam import CAM
 from wsssbench.methods.puzzlecam import PuzzleCAM
 from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.methods.seam import SEAM
 
-METHODS: dict[str, type[Method]] = {"cam": CAM, "recurseed": RecurSeed,
+METHODS: dict[str, type[Method]] = {"afa": AFA, "cam": CAM, "recurseed": RecurSeed,
                                     "puzzlecam": PuzzleCAM, "seam": SEAM}  # fmt: skip
 
 __all__ = [
