@@ -60,11 +60,14 @@ class AFA(Method):
         affinity: "attention" of the backbone, or learnt from its "features"; "auto": attention
             where there is one.
         decoder_width: channels of the decoder.
-        pooling: of the class scores, "max" or "mean".
+        pooling: of the class scores: "max" (release; attention spreads a mean over the image) or
+            "mean", which gives wider maps on a convolutional backbone.
         seg_start: epoch, 1-based, from which L_seg and L_aff act (paper: after 10 % of training).
-        walk_start: epoch from which the segmentation learns from the walked CAM (paper: 30 %).
+        walk_start: epoch from which the segmentation learns from the walked CAM (paper: 30 %; from
+            scratch later, once the kind `aff_cam` is better than `cam`).
         w_seg, w_aff: weights of the two losses.
-        high, low: background scores; a class above `high` is certain, background below `low`.
+        high, low: background scores; a class above `high` is certain, background below `low`. They
+            should enclose the CAM's own best threshold (on VOC .45).
         radius: reach of pairs and of the walk, positions of C5.
         label_scales: views from which labels are made, each with its mirror image; the walk takes
             the affinity of the largest.
