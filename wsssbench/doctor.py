@@ -12,6 +12,7 @@ import torch
 from wsssbench.data.folder import Folder
 from wsssbench.errors import UserError
 from wsssbench.models import imagenet_file
+from wsssbench.models.weights import BY_HAND, by_hand
 from wsssbench.params import Profile, load
 
 NEEDED = ("torch", "torchvision", "numpy", "pandas", "opencv-python", "matplotlib", "seaborn")
@@ -101,12 +102,15 @@ def _weights(profile: Profile, *, needed: bool) -> Finding:
         except UserError as error:
             return Finding("missing" if needed else "note", name, str(error))
         remedy = f"downloaded at the first run; without a network put {url} at {path}"
+        if model.backbone in BY_HAND:
+            remedy = by_hand(model.backbone)
     else:
         path = Path(model.weights).expanduser()
-        remedy = f"put a state dict of torchvision's {model.backbone} at {path}"
+        remedy = f"put a state dict of {model.backbone} at {path}"
     if path.is_file():
         return Finding("ok", name)
-    return Finding("missing" if needed and model.weights != "imagenet" else "note", name, remedy)
+    fetched = model.weights == "imagenet" and model.backbone not in BY_HAND
+    return Finding("missing" if needed and not fetched else "note", name, remedy)
 
 
 def _disk() -> Finding:

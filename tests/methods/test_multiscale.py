@@ -94,3 +94,13 @@ def test_views_sizes_and_order():
     assert views.shape == (4, 3, 32, 15)
     torch.testing.assert_close(views[2:], views[:2].flip(-1), atol=1e-5, rtol=0)
     assert torch.equal(make_views(images, 1.0, flip=False), images)
+
+
+def test_afa_takes_the_higher_of_the_mirrored_views_and_the_range():
+    plain, mirrored = torch.tensor([1.0, 5.0, 3.0]), torch.tensor([2.0, 4.0, -1.0])
+    views = [torch.stack([plain, mirrored.flip(-1)]).view(1, 2, 1, 1, 3)]  # max: 2, 5, 3
+    found = merge_views(views, (1, 3), merge="afa").flatten()
+    torch.testing.assert_close(found, torch.tensor([0.0, 3.0, 1.0]) / (3 + 1e-5))
+    views.append(-torch.ones(1, 1, 1, 1, 3))  # adds nothing: rectified
+    torch.testing.assert_close(merge_views(views, (1, 3), merge="afa").flatten(), found)
+    assert (merge_views(views[1:], (1, 3), merge="afa") == 0).all()

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from wsssbench import settings as keywords
+from wsssbench.methods.afa import AFA
 from wsssbench.methods.base import Inference, Method, Progress
 from wsssbench.methods.cam import CAM
 from wsssbench.methods.cosa import CoSA
@@ -15,6 +16,7 @@ from wsssbench.methods.seam import SEAM
 from wsssbench.methods.ssss import SSSS
 
 METHODS: dict[str, type[Method]] = {
+    "afa": AFA,
     "cam": CAM,
     "cosa": CoSA,
     "puzzlecam": PuzzleCAM,

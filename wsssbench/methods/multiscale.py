@@ -16,7 +16,7 @@ from wsssbench.models.decoder import resize
 
 EPS = 1e-5
 GRID_PX = 16
-Merge = Literal["irn", "psa", "seam"]
+Merge = Literal["irn", "psa", "seam", "afa"]
 
 
 def make_views(images: Tensor, scale: float, flip: bool) -> Tensor:
@@ -42,8 +42,9 @@ def merge_views(
         size: (H, W) of the image, px.
         stride: 1 gives maps of H×W ("high_res"), s > 1 maps of ceil(H/s)×ceil(W/s) ("strided").
             Both are resized from the network's grid; one is not a reduction of the other.
-        merge: `irn` (reference), `psa`, or `seam` (min-max; clamped at 0, where the released
-            script yields small negative values and -1 for an empty map).
+        merge: `irn` (reference), `psa`, `seam` (min-max; clamped at 0, where the released script
+            yields small negative values and -1 for an empty map), or `afa` (the higher of the two
+            mirrored views; min-max).
 
     Returns:
         (B, K, h', w') float32 in [0, 1); a map without any positive score is all zero.
@@ -54,15 +55,19 @@ def merge_views(
         target = tuple(-(-side // GRID_PX) * GRID_PX for side in size)
     total: Tensor | float = 0.0
     for view in views:
-        score = view.float().relu()
+        score = view.float() if merge == "afa" else view.float().relu()
         if merge == "irn":  # the mirrored view joins on the network's grid, before the resize
             total = total + resize(unflip(score).sum(1), target)
         else:
-            resized = resize(score.flatten(0, 1), target).unflatten(0, score.shape[:2])
-            total = total + unflip(resized).sum(1)
+            resized = unflip(resize(score.flatten(0, 1), target).unflatten(0, score.shape[:2]))
+            total = total + (resized.amax(1).relu() if merge == "afa" else resized.sum(1))
     if stride == 1:
         total = total[..., :height, :width]
-    return normalise_minmax(total) if merge == "seam" else normalise_max(total)
+    if merge == "seam":
+        return normalise_minmax(total)
+    if merge == "afa":
+        total = total - total.amin((-2, -1), keepdim=True)
+    return normalise_max(total)
 
 
 def normalise_max(maps: Tensor) -> Tensor:

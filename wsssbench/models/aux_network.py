@@ -5,14 +5,10 @@ each channel over all positions instead of the mean.
 """
 
 from dataclasses import dataclass
-from typing import Literal
-
 from torch import Tensor, nn
 
 from wsssbench.models.base import Backbone
-from wsssbench.models.cam_network import CamNetwork, Output
-
-Pooling = Literal["max", "mean"]
+from wsssbench.models.cam_network import CamNetwork, Output, Pooling, classify
 
 
 @dataclass
@@ -48,20 +44,12 @@ class AuxCamNetwork(CamNetwork):
         level: str = "C4",
         pooling: Pooling = "max",
     ):
-        super().__init__(backbone, num_classes, decoder=decoder)
+        super().__init__(backbone, num_classes, decoder=decoder, pooling=pooling)
         self.auxiliary = nn.Conv2d(backbone.channels[level], num_classes, 1, bias=False)
-        self.level, self.pooling = level, pooling
+        self.level = level
 
     def forward(self, images: Tensor, *, with_decoder: bool = True) -> AuxOutput:
         """As `CamNetwork.forward`."""
-        features = self.backbone(images)
-        cam, logits = self._classify(self.classifier, features["C5"])
-        aux_cam, aux_logits = self._classify(self.auxiliary, features[self.level])
-        decoded = self.decoder(features, images.shape[2:]).float() if with_decoder else None
-        return AuxOutput(features, cam, logits, decoded, aux_cam, aux_logits)
-
-    def _classify(self, layer: nn.Conv2d, features: Tensor) -> tuple[Tensor, Tensor]:
-        cam = layer(features).float()
-        if self.pooling == "mean":
-            return cam, cam.mean((2, 3))
-        return cam, layer(features.amax((2, 3), keepdim=True)).float().flatten(1)
+        out = super().forward(images, with_decoder=with_decoder)
+        aux = classify(self.auxiliary, out.features[self.level], self.pooling)
+        return AuxOutput(out.features, out.cam, out.logits, out.decoder, *aux)

@@ -10,6 +10,7 @@ from torchvision import models
 from wsssbench.errors import unknown
 from wsssbench.models import weights as initial
 from wsssbench.models.base import Backbone
+from wsssbench.models.mit import MiT
 from wsssbench.models.mobilenet import MobileNetV2
 from wsssbench.models.resnet import BASIC, BOTTLENECK, ResNet
 from wsssbench.models.tiny import Tiny
@@ -21,6 +22,9 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet101": partial(ResNet, models.resnet101, BOTTLENECK),
     "mobilenet_v2": MobileNetV2,
     "vit_b_16": ViT,
+    "mit_b0": partial(MiT, (32, 64, 160, 256), (1, 2, 5, 8), (2, 2, 2, 2)),
+    "mit_b1": partial(MiT, (64, 128, 320, 512), (1, 2, 5, 8), (2, 2, 2, 2)),
+    "mit_tiny": partial(MiT, (16, 32, 64, 128), (1, 2, 4, 4), (1, 1, 1, 2)),
     "tiny": Tiny,
 }
 

@@ -28,11 +28,14 @@ class Backbone(nn.Module, ABC):
         strides: {"C1": stride, …, "C5": stride} against the image. A map of an (H, W) image has
             the size (ceil(H / stride), ceil(W / stride)).
         head: prefixes of the classification head in torchvision's state dict, left out here.
+        attention_maps: maps of self-attention of which `attend` gives queries and keys (MiT); 0:
+            there is no `attend`.
         batch_norm: "train" | "frozen" | "sync", see `configure`.
         frozen_stages: 0..5, stages C1..Cn that are not trained.
     """
 
     head: tuple[str, ...] = ()
+    attention_maps: int = 0
 
     def __init__(self, channels: Sequence[int]):
         super().__init__()

@@ -5,11 +5,13 @@ decoder, for the single-stage methods. Losses and map processing live elsewhere.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from wsssbench.models.base import Backbone, convert_to_sync
-from wsssbench.models.decoder import Decoder
+
+Pooling = Literal["mean", "max"]
 
 
 @dataclass
@@ -19,7 +21,8 @@ class Output:
     Attributes:
         features: {"C1": (B, channels, h, w), …, "C5": …}, as the backbone returns them.
         cam: (B, K, h, w) float32, raw class scores per position of C5, any sign.
-        logits: (B, K) float32, the mean of `cam` over all positions.
+        logits: (B, K) float32, the mean of `cam` over all positions; with `pooling` max the scores
+            of each channel's highest value.
         decoder: (B, K + 1, ceil(H/4), ceil(W/4)) float32 logits, background first; or None.
     """
 
@@ -39,9 +42,10 @@ class CamNetwork(nn.Module):
         backbone: see `backbones.build`.
         num_classes: K, without background.
         bias: give the classifier a bias (published CAM networks have none).
-        decoder: a `Decoder` with K + 1 outputs, or None.
+        decoder: a `Decoder` or `SegformerHead` with K + 1 outputs, or None.
         dropout: probability with which a whole channel of C5 is dropped before the classifier
             in training (PSA: 0.5).
+        pooling: "mean", or "max": the classifier sees the highest value of each channel (AFA, CoSA).
     """
 
     def __init__(
@@ -50,10 +54,12 @@ class CamNetwork(nn.Module):
         num_classes: int,
         *,
         bias: bool = False,
-        decoder: Decoder | None = None,
+        decoder: nn.Module | None = None,
         dropout: float = 0.0,
+        pooling: Pooling = "mean",
     ):
         super().__init__()
+        self.pooling = pooling
         self.backbone = backbone
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(backbone.channels["C5"], num_classes, 1, bias=bias)
@@ -68,19 +74,32 @@ class CamNetwork(nn.Module):
             images: (B, 3, H, W) float, ImageNet-normalised.
             with_decoder: False skips the decoder (its parameters then get no gradient).
         """
-        features = self.backbone(images)
-        # float32 under autocast too: a mean over the map in bfloat16 loses the small scores
-        cam = self.classifier(self.dropout(features["C5"])).float()
+        return self.read(self.backbone(images), images.shape[2:], with_decoder=with_decoder)
+
+    def read(
+        self, features: dict[str, Tensor], size: tuple[int, int], *, with_decoder: bool
+    ) -> Output:
+        """What the features of images of `size` (H, W) show."""
+        cam, logits = classify(self.classifier, self.dropout(features["C5"]), self.pooling)
         decoded = None
         if with_decoder and self.decoder is not None:
-            decoded = self.decoder(features, images.shape[2:]).float()
-        return Output(features, cam, cam.mean(dim=(2, 3)), decoded)
+            decoded = self.decoder(features, size).float()
+        return Output(features, cam, logits, decoded)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters: {"backbone": […], "new": [classifiers'], "decoder": […]}."""
+        """Trainable parameters: {"backbone": […], "new": [the heads'], "decoder": […]}."""
         groups: dict[str, list[nn.Parameter]] = {"backbone": [], "new": [], "decoder": []}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 part = name.split(".")[0]
                 groups[part if part in groups else "new"].append(parameter)
         return groups
+
+
+def classify(layer: nn.Conv2d, features: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
+    """Class scores at every position, (B, K, h, w), and of the image, (B, K), both float32."""
+    # float32 under autocast too: a mean over the map in bfloat16 loses the small scores
+    cam = layer(features).float()
+    if pooling == "mean":
+        return cam, cam.mean((2, 3))
+    return cam, layer(features.amax((2, 3), keepdim=True)).float().flatten(1)

@@ -1,4 +1,5 @@
-"""Initial weights of a backbone: torchvision's ImageNet file, a state dict on disk, or none.
+"""Initial weights of a backbone: an ImageNet file, a state dict on disk, or none. Torchvision's
+files are downloaded; MiT's lie in a folder that only a person can open, and are put in by hand.
 
 Everything that can be wrong with a weights file is found here, before training.
 """
@@ -19,6 +20,8 @@ from wsssbench.errors import UserError
 from wsssbench.models.base import Backbone
 
 IMAGENET, NONE = "imagenet", "none"
+# page that leads to the files <name>.pth, which have no address of their own
+BY_HAND = dict.fromkeys(("mit_b0", "mit_b1"), "https://github.com/NVlabs/SegFormer")
 CONTAINERS = ("state_dict", "model", "model_state_dict")
 PARALLEL = "module."  # what nn.DataParallel and DDP put in front of every name
 OPTIONAL = "num_batches_tracked"  # absent from files written before PyTorch 0.4.1
@@ -36,8 +39,8 @@ def load(
     Args:
         backbone: the network.
         name: its architecture, e.g. "resnet50".
-        source: "imagenet" (torchvision's IMAGENET1K_V1), "none" (left as it is), or the path of
-            a state dict with torchvision's names.
+        source: "imagenet" (torchvision's IMAGENET1K_V1, SegFormer's), "none" (left as it is), or
+            the path of a state dict with torchvision's (SegFormer's) names.
         others: gives the shapes of all architectures; asked only to name the right one in an error.
 
     Raises:
@@ -59,7 +62,7 @@ def weights_hash(name: str, source: str | Path) -> str:
     """What identifies the initial weights in a provenance record.
 
     Returns:
-        The first 12 hex digits of the file's SHA-256; for "imagenet" the name of torchvision's
+        The first 12 hex digits of the file's SHA-256; for torchvision's "imagenet" the name of the
         enumeration, e.g. "ResNet50_Weights.IMAGENET1K_V1"; for "none" the word itself.
 
     Raises:
@@ -67,19 +70,33 @@ def weights_hash(name: str, source: str | Path) -> str:
     """
     if source == NONE:
         return NONE
-    if source == IMAGENET:
+    if source == IMAGENET and name not in BY_HAND:
         return str(_imagenet(name))
-    return hashlib.sha256(_existing(Path(source).expanduser(), name).read_bytes()).hexdigest()[:12]
+    path = _download(name) if source == IMAGENET else Path(source).expanduser()
+    return hashlib.sha256(_existing(path, name).read_bytes()).hexdigest()[:12]
 
 
 def imagenet_file(name: str) -> tuple[str, Path]:
-    """Address of torchvision's ImageNet file for a backbone, and where torch.hub keeps it.
+    """Address of the ImageNet file of a backbone (of `BY_HAND`: of a page that leads to it), and
+    where torch.hub keeps it.
 
     Raises:
-        UserError: torchvision has no weights for this backbone.
+        UserError: there are no weights for this backbone.
     """
+    if name in BY_HAND:
+        return BY_HAND[name], Path(torch.hub.get_dir(), "checkpoints", f"{name}.pth")
     url = _imagenet(name).url
     return url, Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
+
+
+def by_hand(name: str) -> str:
+    """How a person gets the weights of a backbone of `BY_HAND`, in one phrase."""
+    page, path = imagenet_file(name)
+    return (
+        f"get {path.name} from the pre-trained weights that {page} links to (licence: research use "
+        f"only) and put it at {path}, or set `weights: PATH` to it (`weights: none` trains from "
+        "scratch)"
+    )
 
 
 def shapes(backbone: Backbone) -> Shapes:
@@ -138,10 +155,12 @@ def _imagenet(name: str) -> torchvision.models.WeightsEnum:
 
 
 def _download(name: str) -> Path:
-    """Torchvision's file through torch.hub's cache."""
+    """The ImageNet file through torch.hub's cache."""
     url, path = imagenet_file(name)
     if path.is_file():
         return path
+    if name in BY_HAND:
+        raise UserError(f"ImageNet weights of {name} are not there: {by_hand(name)}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), re.search(r"-([0-9a-f]+)\.", path.name)[1])
@@ -178,4 +197,5 @@ def _advice(state: dict[str, Tensor], name: str, others: dict[str, Shapes]) -> s
     best = max(others, key=lambda other: fitting(others[other]))
     if best != name and fitting(others[best]) >= SAME_ARCHITECTURE:
         return f"It looks like {best}: set `backbone: {best}` or give weights of {name}."
-    return f"Give a state dict of torchvision's {name}, or set `backbone` to what the file holds."
+    release = "SegFormer's" if name in BY_HAND else "torchvision's"
+    return f"Give a state dict of {release} {name}, or set `backbone` to what the file holds."

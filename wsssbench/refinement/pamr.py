@@ -62,7 +62,8 @@ def pamr(
         for part in _parts(images, 2 * len(RING) * len(dilations)):
             image, channel = filled[part].nonzero(as_tuple=True)
             if len(image):
-                pairs = _resize(maps[part][image, channel], size, align_corners)
+                chosen = maps[part][image, channel][None]
+                pairs = resize_maps(chosen, size, align_corners=align_corners)[0]
                 weights = pamr_weights(images[part], dilations=dilations, sigma=sigma)
                 refined[part][image, channel] = propagate(
                     weights, pairs, index=image, iterations=iterations, dilations=dilations
@@ -72,7 +73,11 @@ def pamr(
 
 @torch.no_grad()
 def pamr_weights(
-    images: Tensor, *, dilations: Sequence[int] = DILATIONS, sigma: float = 0.1
+    images: Tensor,
+    *,
+    dilations: Sequence[int] = DILATIONS,
+    sigma: float = 0.1,
+    squared: bool = False,
 ) -> Tensor:
     """Weights of every pixel's neighbours. They depend on the image only: reuse them.
 
@@ -80,6 +85,8 @@ def pamr_weights(
         images: (B, 3, H, W) float, as for `pamr`.
         dilations: distances of the rings of 8 neighbours, px.
         sigma: colour differences are measured in sigma times the local deviation.
+        squared: as PAR has it (see `par`): differences are squared, and the deviation is that of
+            the neighbours without the pixel itself.
 
     Returns:
         (B, P, H, W) float32 >= 0, sum 1 over the P = 8·len(dilations) neighbours: one ring after
@@ -93,7 +100,7 @@ def pamr_weights(
     weights = images.new_empty(len(images), neighbours, *images.shape[2:], dtype=torch.float32)
     with one_thread(images.device), torch.autocast(images.device.type, enabled=False):
         for part in _parts(images, 2 * neighbours):
-            logits = _similarity(images[part].float(), dilations, sigma)
+            logits = _similarity(images[part].float(), dilations, sigma, squared)
             torch.softmax(logits, dim=1, out=weights[part])
     return weights
 
@@ -159,24 +166,27 @@ def one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _similarity(images: Tensor, dilations: Sequence[int], sigma: float) -> Tensor:
+def _similarity(images: Tensor, dilations: Sequence[int], sigma: float, squared: bool) -> Tensor:
     """(B, P, H, W): minus the colour difference to each neighbour in units of the deviation."""
     padded = F.pad(images, (max(dilations),) * 4, mode="replicate")
-    views = list(_neighbours(padded, dilations))
+    views, channels = list(_neighbours(padded, dilations)), images.shape[1]
     logits = images.new_empty(len(images), len(views), *images.shape[2:])
     for rows in _strips(images):
         centre, near = images[..., rows, :], [view[..., rows, :] for view in views]
-        scale = -1 / images.shape[1] / (EPS + sigma * _deviation(centre, near))
+        deviation = _deviation(centre, near, 0 if squared else len(dilations))
+        scale = (channels**-0.5 if squared else -1 / channels) / (EPS + sigma * deviation)
         difference = torch.empty_like(centre)
         for number, view in enumerate(near):
             torch.sub(view, centre, out=difference).abs_().mul_(scale)
+            if squared:
+                difference.square_().neg_()
             red, green, blue = difference.unbind(1)  # a sum over 3 strided values is far slower
             torch.add(red, green, out=logits[:, number, rows]).add_(blue)
     return logits
 
 
-def _deviation(centre: Tensor, near: Sequence[Tensor]) -> Tensor:
-    """Standard deviation of the neighbours and, once for each ring of them, the centre.
+def _deviation(centre: Tensor, near: Sequence[Tensor], centres: int) -> Tensor:
+    """Standard deviation of the neighbours and, so many times, the centre.
 
     From sums of differences to the centre, so that it is exactly 0 in constant areas.
     """
@@ -185,7 +195,7 @@ def _deviation(centre: Tensor, near: Sequence[Tensor]) -> Tensor:
         torch.sub(view, centre, out=difference)
         total += difference
         squares.addcmul_(difference, difference)
-    samples = len(near) + len(near) // len(RING)
+    samples = len(near) + centres
     return ((squares - total.square_() / samples) / (samples - 1)).clamp_min_(0).sqrt_()
 
 
@@ -274,14 +284,11 @@ def _parts(images: Tensor, planes: int) -> Iterator[slice]:
         yield slice(start, min(start + step, len(images)))
 
 
-def _resize(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """(n, h, w) -> (n, H, W) float32."""
-    if maps.shape[-2:] == size:
+def resize_maps(maps: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
+    """(B, C, h, w) -> (B, C, H, W) float32, bilinear."""
+    if tuple(maps.shape[-2:]) == tuple(size):
         return maps.float()
-    resized = F.interpolate(
-        maps[None].float(), tuple(size), mode="bilinear", align_corners=align_corners
-    )
-    return resized[0]
+    return F.interpolate(maps.float(), tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 def _check(images: Tensor, dilations: Sequence[int], sigma: float) -> None:
