@@ -11,9 +11,12 @@ from wsssbench.methods.cam import CAM
 from wsssbench.methods.puzzlecam import PuzzleCAM
 from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.methods.seam import SEAM
+from wsssbench.methods.sfc import SFC
+from wsssbench.methods.sipe import SIPE
 
 METHODS: dict[str, type[Method]] = {"cam": CAM, "recurseed": RecurSeed,
-                                    "puzzlecam": PuzzleCAM, "seam": SEAM}  # fmt: skip
+                                    "puzzlecam": PuzzleCAM, "seam": SEAM,
+                                    "sfc": SFC, "sipe": SIPE}  # fmt: skip
 
 __all__ = [
     "METHODS",

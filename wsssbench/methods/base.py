@@ -75,6 +75,9 @@ class Learner(nn.Module, ABC):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """{"backbone": […], "new": […], "decoder": […]}, each with a learning rate of its own."""
 
+    def begin(self, labels: Tensor) -> None:
+        """Called once before training, with the labels of all its images: (N, K) float32."""
+
     def after_step(self) -> None:
         """Called after each optimiser step, for an EMA teacher or a memory."""
 
@@ -98,6 +101,8 @@ class Method(Learner):
     Attributes:
         kinds: kinds of maps that `infer` can give, the usual one first.
         maps: those that it shall give; empty: the usual one.
+        own_background: kinds that weigh a class against a background map of the method's own, see
+            `multiscale.against_background`; of fixed thresholds only .5 fits them.
         scales, flip: views of multi-scale inference.
         threshold: constant background score of `score_maps` and `predict`.
         conf_threshold: without image labels a class is kept where its own probability reaches this.
@@ -105,6 +110,7 @@ class Method(Learner):
 
     kinds: tuple[str, ...] = ("cam",)
     maps: tuple[str, ...] = ()
+    own_background: tuple[str, ...] = ()
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True
     threshold: float = 0.3
