@@ -249,6 +249,17 @@ def test_a_batch_of_one_of_odd_size_without_labels(dtype):
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
 
 
+@torch.no_grad()
+def test_similarities_keep_their_precision_under_autocast():
+    method, allowed = make().eval(), torch.ones(3, 4, 1, 1)
+    parts = method.parts(batch()["image"])
+    maps = method.smoothed(parts, allowed)
+    found = method.prototype_maps(maps, parts["side"], allowed)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (method.smoothed(parts, allowed) == maps).all()
+        assert (method.prototype_maps(maps, parts["side"], allowed) == found).all()
+
+
 def test_all_kinds_of_maps():
     method = make().eval()
     method.maps, method.scales = SFC.kinds, (1.0, 0.5)

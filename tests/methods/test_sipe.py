@@ -205,6 +205,16 @@ def test_an_image_of_padding_only_is_finite():
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
 
 
+@torch.no_grad()
+def test_similarities_keep_their_precision_under_autocast():
+    method = make().eval()
+    parts = method.parts(batch()["image"])
+    given = class_maps(parts["cam"], (8, 7)), parts, torch.ones(3, 4, 1, 1), "side"
+    found = method.is_cam(*given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (method.is_cam(*given) == found).all()
+
+
 def test_all_kinds_of_maps():
     method = make().eval()
     method.maps, method.scales = SIPE.kinds, (1.0, 0.5)

@@ -188,13 +188,17 @@ class SFC(Method):
     def smoothed(self, parts: Parts, allowed: Tensor) -> Tensor:
         """M_W, (B, K+1, h, w) float32 in [0, 1]: the CAM where allowed, through the correlation."""
         maps = class_maps(parts["cam"], parts["side"].shape[-2:]) * allowed
-        return correlate(maps, parts["pcm"], rounds=ROUNDS) if self.pcm else maps
+        if self.pcm is None:
+            return maps
+        with torch.autocast(maps.device.type, enabled=False):  # no similarity in half precision
+            return correlate(maps, parts["pcm"], rounds=ROUNDS)
 
     def prototype_maps(self, maps: Tensor, side: Tensor, allowed: Tensor) -> Tensor:
         """M_P, (B, K+1, h, w) float32 in [0, 1], from the seeds in M_W; no gradient into these."""
         maps = maps.detach().clone()
         maps[:, 0] *= self.bg_factor
-        return reactivate(side, prototypes(side, winner(maps, allowed)))
+        with torch.autocast(maps.device.type, enabled=False):
+            return reactivate(side, prototypes(side, winner(maps, allowed)))
 
     def infer(self, images: Tensor, gate: Gate, stride: int = 1) -> Inference:
         """Both maps and their sum against their backgrounds, and the plain CAM."""

@@ -107,10 +107,11 @@ class SIPE(Method):
 
     def is_cam(self, maps: Tensor, parts: Parts, allowed: Tensor, by: str) -> Tensor:
         """(B, K+1, h, w) float32 in [0, 1] from the CAM's maps and features, see `losses`."""
-        scores = soft_iou(maps.detach(), parts[by].detach())
-        scores[:, 0] *= self.bg_factor
-        seeds = winner(scores, allowed)
-        return reactivate(parts["side"], prototypes(parts["side"], seeds))
+        with torch.autocast(maps.device.type, enabled=False):  # no similarity in half precision
+            scores = soft_iou(maps.detach(), parts[by].detach())
+            scores[:, 0] *= self.bg_factor
+            seeds = winner(scores, allowed)
+            return reactivate(parts["side"], prototypes(parts["side"], seeds))
 
     def infer(self, images: Tensor, gate: Gate, stride: int = 1) -> Inference:
         """IS-CAM against its background, and the plain CAM."""
