@@ -11,6 +11,7 @@ from wsssbench.data.transforms import TrainTransform
 from wsssbench.engine.train import Job
 from wsssbench.methods import CAM
 from wsssbench.methods.recurseed import RecurSeed
+from wsssbench.methods.sfc import SFC
 from wsssbench.params import MachineSettings, TrainSettings
 
 MACHINE = MachineSettings(device="cpu", workers=0)
@@ -58,6 +59,22 @@ class InterruptedWithBank(WithBank):
     def losses(self, batch, progress) -> dict[str, Tensor]:
         if progress.step == 7:  # 3 steps an epoch
             assert self.memory()["instances"]
+            raise KeyboardInterrupt
+        return super().losses(batch, progress)
+
+
+class Counting(SFC):
+    """SFC, which counts the images of each class and keeps one of each."""
+
+    def __init__(self, backbone, num_classes):
+        super().__init__(backbone, num_classes, side_widths=(4, 4, 4, 4), pcm_width=8)
+
+
+class InterruptedCounting(Counting):
+    """The same, stopped as by Ctrl-C in the second epoch."""
+
+    def losses(self, batch, progress) -> dict[str, Tensor]:
+        if progress.step == 3:  # 2 steps an epoch
             raise KeyboardInterrupt
         return super().losses(batch, progress)
 

@@ -71,6 +71,19 @@ def test_workers_do_not_change_the_result(toy_root, tmp_path):
     assert_equal(first, weights(second))
 
 
+def test_a_method_is_told_the_labels_before_training(toy_root, tmp_path):
+    kept = weights(train(jobs.job(toy_root, tmp_path / "r" / "train", kind=jobs.Counting, ema=0.9)))
+    assert kept["counts"].tolist() == jobs.job(toy_root, tmp_path).dataset.labels.sum(0).tolist()
+
+
+def test_an_image_bank_is_the_same_after_an_interruption(toy_root, tmp_path):
+    whole = weights(train(jobs.job(toy_root, tmp_path / "a" / "train", kind=jobs.Counting)))
+    out = tmp_path / "b" / "train"
+    with pytest.raises(KeyboardInterrupt):
+        train(jobs.job(toy_root, out, kind=jobs.InterruptedCounting))
+    assert_equal(whole, weights(train(jobs.job(toy_root, out, kind=jobs.Counting))))
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_interrupted_run_resumes_bitwise(toy_root, tmp_path, ema):
     whole = weights(train(jobs.job(toy_root, tmp_path / "a" / "train", ema=ema)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wsssbench.models.pcm import PCM, correlate, normalise, resize_aligned, winners
+from wsssbench.models.pcm import PCM, DeepPCM, correlate, normalise, resize_aligned, winners
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "seam_pcm.npz")
 VALUE = {"rtol": 0, "atol": 1e-5}
@@ -71,6 +71,22 @@ def test_extremes():
     found = correlate(constant, torch.randn(1, 5, 2, 2))
     torch.testing.assert_close(found, constant, atol=1e-4, rtol=0)
     assert (correlate(maps, torch.zeros(1, 5, 2, 2)) == 0).all()  # no likeness anywhere: no map
+
+
+@pytest.mark.parametrize("values", [30, 2**24])
+def test_two_rounds_are_one_after_the_other(values):
+    maps, features = torch.rand(2, 3, 4, 5), torch.randn(2, 6, 4, 5)
+    expected = correlate(correlate(maps, features), features)
+    found = correlate(maps, features, rounds=2, values=values)
+    torch.testing.assert_close(found, expected)
+
+
+def test_features_of_views_may_be_added_in_any_order():
+    module, images, deep = DeepPCM(4, 5), torch.randn(2, 3, 24, 16), torch.randn(2, 4, 3, 2)
+    found = module(images, deep, (3, 2)).sum(0)
+    torch.testing.assert_close(found, module(images.sum(0)[None], deep.sum(0)[None], (3, 2))[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert module(images, deep.bfloat16(), (3, 2)).dtype == torch.float32
 
 
 def test_positions_may_be_permuted():

@@ -193,6 +193,15 @@ def test_the_upper_bound_stands_beside_full_supervision():
     assert counterpart(own, FIGURES) == ("cam", "seed+rw+crf")
 
 
+def test_prototype_maps_stand_beside_those_of_papers():
+    found = {
+        kind: counterpart(run("sfc", 0, kind, {"train": rows_of(0.5)}, method="sfc"), FIGURES)
+        for kind in ("fused", "proto", "cam")
+    }
+    assert found["fused"] == found["cam"] == ("sfc", "seed")
+    assert found["proto"] == ("sfc", "prototype seed")
+
+
 def test_markdown_and_html_show_what_is_missing(runs):
     table = tables(runs)["stages_train"]
     lines = {line[0].text: [cell.text for cell in line] for line in table.lines()}

@@ -277,3 +277,18 @@ def test_stages_out_of_order_say_what_to_run(tmp_path, monkeypatch):
         pseudo_masks(profile, "cam", 0)
     with pytest.raises(UserError, match="wsssbench pseudo-masks"):
         evaluate(profile, "cam", 0)
+
+
+def test_maps_with_a_background_of_their_own_take_no_fixed_threshold(tmp_path, monkeypatch):
+    sipe = {"method": "sipe", "maps": ["is_cam", "cam"], "settings": {"side_widths": [4, 4, 4, 4]}}
+    run_all(tmp_path, monkeypatch, experiments={"cam": sipe}, train={"watch": 2})
+    run = tmp_path / "runs" / "toy" / "cam-0"
+    thresholds = [
+        json.loads((run / "pseudo_masks" / kind / "protocol.json").read_text())["threshold"]
+        for kind in ("is_cam", "cam")
+    ]
+    assert thresholds == [0.5, 0.3]
+    watched = pd.read_csv(run / "train" / "watch.csv").set_index("maps")["threshold"]
+    assert set(watched["is_cam"]) == {0.5}
+    assert set(watched["cam"]) == {0.3}
+    assert json.loads((run / "evaluate" / "is_cam" / "record.json").read_text())["splits"]

@@ -44,8 +44,8 @@ class Job:
 
     Attributes:
         build: makes the method or another learner (with its initial weights).
-        dataset: gives dicts with `id`, `image`, `label`, `valid`; a method's has no masks,
-            but for upper bounds.
+        dataset: gives dicts with `id`, `image`, `label`, `valid`; a method's has no masks, but for
+            upper bounds. Its attribute `labels` is the (N, K) array of all labels.
         settings, machine: sections of params.yaml.
         seed: decides initial weights, order, augmentation and the method's draws.
         out: directory for model.pt, history.csv and provenance.json.
@@ -96,7 +96,9 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
     devices.deterministic()
     settings, dtype = job.settings, devices.precision(job.machine, device)
     torch.manual_seed(derive(job.seed))
-    method = job.build().to(device, memory_format=torch.channels_last)
+    method = job.build()
+    method.begin(torch.from_numpy(job.dataset.labels))
+    method = method.to(device, memory_format=torch.channels_last)
     optimizer = optimiser.make(method.parameter_groups(), settings)
     ema = _average(method, settings.ema) if settings.ema else None
     batches = GlobalBatches(len(job.dataset), settings.batch_size, job.seed, world.rank, world.size)

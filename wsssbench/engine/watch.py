@@ -13,6 +13,7 @@ from wsssbench.data.transforms import normalise
 from wsssbench.engine import devices
 from wsssbench.evaluation import ThresholdSweep
 from wsssbench.methods.base import Method
+from wsssbench.methods.multiscale import OWN_BACKGROUND
 from wsssbench.params import MachineSettings
 
 
@@ -24,7 +25,7 @@ class Watch:
         ids: its images; those without a mask are left out.
         kinds: kinds of maps to score.
         thresholds: of the sweep for the best one.
-        threshold: the fixed one.
+        threshold: the fixed one, but for kinds with a background map of their own.
         machine: for the precision.
     """
 
@@ -39,7 +40,7 @@ class Watch:
     ):
         self.folder, self.kinds, self.threshold, self.machine = folder, kinds, threshold, machine
         self.ids = [name for name in ids if folder.has_mask(name)]
-        self.thresholds = sorted({*thresholds, threshold})
+        self.thresholds = sorted({*thresholds, threshold, OWN_BACKGROUND})
 
     def __call__(self, method: Method) -> list[dict]:
         """One row per kind: maps, images, threshold, miou, fp, fn, and the same at the best one."""
@@ -62,11 +63,13 @@ class Watch:
                     keys, found.maps[kind][0, keys - 1].float().cpu().numpy(), truth
                 )
         method.maps, method.scales, method.flip = usual
-        return [self._row(kind, sweep) for kind, sweep in sweeps.items()] if self.ids else []
+        own = method.own_background
+        return [self._row(kind, sweep, kind in own) for kind, sweep in sweeps.items() if self.ids]
 
-    def _row(self, kind: str, sweep: ThresholdSweep) -> dict:
+    def _row(self, kind: str, sweep: ThresholdSweep, own_background: bool) -> dict:
+        threshold = OWN_BACKGROUND if own_background else self.threshold
         names = ("threshold", "miou", "fp", "fn")
         row = {"maps": kind, "images": len(self.ids)}
-        row |= dict(zip(names, (float(value) for value in sweep.at(self.threshold)), strict=True))
+        row |= dict(zip(names, (float(value) for value in sweep.at(threshold)), strict=True))
         best = (float(value) for value in sweep.best())
         return row | {f"oracle_{name}": value for name, value in zip(names, best, strict=True)}

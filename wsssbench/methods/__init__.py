@@ -13,6 +13,8 @@ from wsssbench.methods.cosa import CoSA
 from wsssbench.methods.puzzlecam import PuzzleCAM
 from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.methods.seam import SEAM
+from wsssbench.methods.sfc import SFC
+from wsssbench.methods.sipe import SIPE
 from wsssbench.methods.ssss import SSSS
 
 METHODS: dict[str, type[Method]] = {
@@ -22,6 +24,8 @@ METHODS: dict[str, type[Method]] = {
     "puzzlecam": PuzzleCAM,
     "recurseed": RecurSeed,
     "seam": SEAM,
+    "sfc": SFC,
+    "sipe": SIPE,
     "ssss": SSSS,
 }
 

@@ -78,6 +78,7 @@ class AFA(Method):
     """
 
     kinds = ("decoder", "cam", "aff_cam")
+    own_background = ("decoder", "aff_cam")
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsssbench.methods.multiscale import with_background
+from wsssbench.methods.multiscale import OWN_BACKGROUND, with_background
 
 Gate = Callable[[Tensor], Tensor]
 
@@ -75,6 +75,9 @@ class Learner(nn.Module, ABC):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """{"backbone": […], "new": […], "decoder": […]}, each with a learning rate of its own."""
 
+    def begin(self, labels: Tensor) -> None:
+        """Called once before training, with the labels of all its images: (N, K) float32."""
+
     def after_step(self) -> None:
         """Called after each optimiser step, for an EMA teacher or a memory."""
 
@@ -98,13 +101,17 @@ class Method(Learner):
     Attributes:
         kinds: kinds of maps that `infer` can give, the usual one first.
         maps: those that it shall give; empty: the usual one.
+        own_background: kinds that weigh a class against a background map of the method's own, see
+            `multiscale.against_background`; of fixed thresholds only .5 fits them.
         scales, flip: views of multi-scale inference.
-        threshold: constant background score of `score_maps` and `predict`.
+        threshold: constant background score of `score_maps` and `predict`, but for kinds of
+            `own_background`.
         conf_threshold: without image labels a class is kept where its own probability reaches this.
     """
 
     kinds: tuple[str, ...] = ("cam",)
     maps: tuple[str, ...] = ()
+    own_background: tuple[str, ...] = ()
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True
     threshold: float = 0.3
@@ -152,7 +159,9 @@ class Method(Learner):
             labels: (B, K) image labels, which gate the classes; None: the own prediction does.
         """
         gate = self.own_gate if labels is None else (lambda _: labels > 0)
-        return with_background(self.infer(images, gate).maps[self.wanted[0]], self.threshold)
+        kind = self.wanted[0]
+        threshold = OWN_BACKGROUND if kind in self.own_background else self.threshold
+        return with_background(self.infer(images, gate).maps[kind], threshold)
 
     def predict(self, images: Tensor) -> Tensor:
         """Prediction without labels: (B, K+1, H, W) float32 in [0, 1], background first."""

@@ -99,6 +99,7 @@ class CoSA(Method):
     """
 
     kinds = ("decoder", "cam", "aux")
+    own_background = ("decoder",)
 
     def __init__(
         self,

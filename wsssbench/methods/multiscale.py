@@ -16,6 +16,7 @@ from wsssbench.models.decoder import resize
 
 EPS = 1e-5
 GRID_PX = 16
+OWN_BACKGROUND = 0.5  # threshold of maps that were weighed `against_background`
 Merge = Literal["irn", "psa", "seam", "afa"]
 
 
@@ -103,6 +104,23 @@ def with_background(maps: Tensor, threshold: float) -> Tensor:
     """
     background = torch.full_like(maps[:, :1], threshold)
     return torch.cat([background, maps], dim=1)
+
+
+def against_background(maps: Tensor, background: Tensor) -> Tensor:
+    """Weigh classes against a background map: each divided by the sum of it and the highest class.
+
+    The classes keep their order and ratios, and the highest is above .5 exactly where it beats the
+    background. So threshold .5 is the arg max over classes and background, and any other, t,
+    multiplies the background by t / (1 - t).
+
+    Args:
+        maps: (B, K, h, w) float32, 0 or more.
+        background: (B, 1, h, w) float32, 0 or more.
+
+    Returns:
+        (B, K, h, w) float32 in [0, 1]; 0 where all are 0.
+    """
+    return maps / (background + maps.amax(1, keepdim=True)).clamp_min(1e-12)
 
 
 def unflip(views: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class SSSS(Method):
     """
 
     kinds = ("masks",)
-    threshold = 0.5
+    own_background = ("masks",)
     conf_threshold = 0.1
 
     def __init__(

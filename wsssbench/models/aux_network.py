@@ -5,6 +5,7 @@ each channel over all positions instead of the mean.
 """
 
 from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from wsssbench.models.base import Backbone

@@ -45,7 +45,8 @@ class CamNetwork(nn.Module):
         decoder: a `Decoder` or `SegformerHead` with K + 1 outputs, or None.
         dropout: probability with which a whole channel of C5 is dropped before the classifier
             in training (PSA: 0.5).
-        pooling: "mean", or "max": the classifier sees the highest value of each channel (AFA, CoSA).
+        pooling: "mean", or "max": the classifier sees the highest value of each
+            channel (AFA, CoSA).
     """
 
     def __init__(

@@ -1,10 +1,11 @@
-"""The pixel correlation module of SEAM (Wang et al., CVPR 2020): self-attention without a residual.
+"""Pixel correlation: SEAM's module (Wang et al., CVPR 2020), self-attention without a residual, and
+SFC's (Zhao et al., AAAI 2024), which compares the last stage and smooths twice.
 
-Every position's scores become a mean over the positions whose low-level features look alike. Which
-losses train it is decided in `methods.seam`.
+Every position's scores become a mean over the positions whose features look alike. Which losses
+train a module is decided in `methods.seam` and `methods.sfc`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -53,15 +54,38 @@ class PCM(nn.Module):
             return correlate(winners(normalise(cam.detach().float())), features)
 
 
-def correlate(maps: Tensor, features: Tensor, *, values: int = BLOCK_VALUES) -> Tensor:
+class DeepPCM(nn.Module):
+    """SFC's features for `correlate`: colours and the last stage, which gets their gradient.
+
+    Linear, so the features of several views may be added. float32 under autocast too.
+
+    Args:
+        channels: of the last stage.
+        width: of the features.
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.f9 = nn.Conv2d(3 + channels, width, 1, bias=False)
+
+    def forward(self, images: Tensor, deep: Tensor, size: Sequence[int]) -> Tensor:
+        """Normalised images (B, 3, H, W) and (B, channels, h', w') -> (B, width, *size) float32."""
+        with torch.autocast(deep.device.type, enabled=False):
+            return self.f9(torch.cat([resize_aligned(x, size) for x in (images, deep)], 1))
+
+
+def correlate(
+    maps: Tensor, features: Tensor, *, rounds: int = 1, values: int = BLOCK_VALUES
+) -> Tensor:
     """Mean of each map over the positions, weighted by relu(cosine) of the features.
 
-    The N×N similarities (N = h·w) are made for some columns at a time; without gradient no more
-    than those is ever stored.
+    The N×N similarities (N = h·w) are made for some columns at a time; with one round and without
+    gradient no more than those is ever stored.
 
     Args:
         maps: (B, C, h', w') float32, any range; resized to h×w.
         features: (B, D, h, w) float32.
+        rounds: how often the mean is taken, with the same weights.
         values: similarities per block.
 
     Returns:
@@ -69,14 +93,24 @@ def correlate(maps: Tensor, features: Tensor, *, values: int = BLOCK_VALUES) -> 
     """
     size = features.shape[-2:]
     source = resize_aligned(maps, size).flatten(2)  # (B, C, N)
+    blocks: Iterable[Tensor] = similarities(features, values)
+    if rounds > 1:
+        blocks = list(blocks)
+    for _ in range(rounds):
+        source = torch.cat([source @ s / (s.sum(1, keepdim=True) + EPS) for s in blocks], 2)
+    return source.unflatten(2, size)
+
+
+def similarities(features: Tensor, values: int = BLOCK_VALUES) -> Iterator[Tensor]:
+    """relu(cosine) of all N = h·w positions of (B, D, h, w) features, some columns at a time.
+
+    Yields:
+        (B, N, n) float32 in [0, 1], about `values` numbers; together (B, N, N), symmetric.
+    """
     unit = (features / (features.norm(dim=1, keepdim=True) + EPS)).flatten(2)  # (B, D, N)
     keys = unit.transpose(1, 2)
-    step = max(1, values // (len(unit) * unit.shape[2]))
-    blocks = []
-    for queries in unit.split(step, dim=2):
-        similarity = (keys @ queries).relu()  # (B, N, step)
-        blocks.append(source @ similarity / (similarity.sum(1, keepdim=True) + EPS))
-    return torch.cat(blocks, 2).unflatten(2, size)
+    for queries in unit.split(max(1, values // (len(unit) * unit.shape[2])), dim=2):
+        yield (keys @ queries).relu()
 
 
 def normalise(cam: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from wsssbench.reporting.records import Run
 NAMES = {"voc12": "VOC2012", "voc2012": "VOC2012", "coco14": "COCO2014", "coco2014": "COCO2014"}
 REFERENCE = "VOC2012"  # beside it our figures on other data sets are shown, without comparison
 DECODER, SEED, DECODER_SEED = "decoder", "seed", "decoder seed"
-USUAL = ("cam", "pcm", DECODER)  # kinds of maps that go by the method's own name
+USUAL = ("cam", "pcm", "is_cam", "fused", DECODER)  # kinds that go by the method's own name
+PROTOTYPE, PROTOTYPE_SEED = "proto", "prototype seed"
 CLASSIFIER, UNSAID = "classification", "unknown"
 PREFERRED = "ResNet-50"  # of several printed figures
 SUPERVISED = {"deeplab_v2": "deeplabv2", "deeplab_v3plus": "deeplabv3"}  # of the upper bound
@@ -75,6 +76,8 @@ def counterpart(
     stage = str(protocol(run).get("stage") or SEED)
     if run.maps in USUAL:
         return base, DECODER_SEED if run.maps == DECODER else stage
+    if run.maps == PROTOTYPE:
+        return base, PROTOTYPE_SEED
     if (figures["method"] == f"{base}+{run.maps}").any():
         return f"{base}+{run.maps}", stage
     decoded = (figures["method"] == base) & (figures["stage"] == DECODER_SEED)

@@ -13,7 +13,7 @@ from wsssbench.engine import devices
 from wsssbench.engine.inference import write_maps, write_masks
 from wsssbench.evaluation import Protocol, cf1_sweep, evaluate_maps
 from wsssbench.files import read_json, write_json
-from wsssbench.methods.multiscale import equivalent_threshold
+from wsssbench.methods.multiscale import OWN_BACKGROUND, equivalent_threshold
 from wsssbench.params import Profile
 from wsssbench.stages.common import kinds_of, load_trained, open_folder
 
@@ -52,7 +52,8 @@ def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
         )
     seconds = time.monotonic() - started
     for kind in method.maps:
-        protocol = _protocol(profile, folder, out / kind, labels_used, method.conf_threshold)
+        own = kind in method.own_background
+        protocol = _protocol(profile, folder, out / kind, labels_used, method.conf_threshold, own)
         for split in labels_used:
             write_masks(out / kind / split, folder.ids(split), protocol.threshold)
         write_json(out / kind / "protocol.json", protocol.to_dict())
@@ -70,7 +71,12 @@ def _best_cf1(folder: Folder, path: Path) -> float:
 
 
 def _protocol(
-    profile: Profile, folder: Folder, out: Path, labels_used: dict, conf_threshold: float
+    profile: Profile,
+    folder: Folder,
+    out: Path,
+    labels_used: dict,
+    conf_threshold: float,
+    own_background: bool,
 ) -> Protocol:
     settings = profile.pseudo_masks
     weights = read_json(out.parents[1] / "train" / "provenance.json", "Train the run again.")
@@ -86,6 +92,8 @@ def _protocol(
         "ema": weights["ema"] > 0,
         "initial_weights": weights["weights_hash"],
     }
+    if settings.threshold_rule == "fixed" and own_background:
+        return Protocol("fixed", OWN_BACKGROUND, **shared)
     if settings.threshold_rule == "fixed" and settings.alpha is not None:
         threshold = equivalent_threshold(settings.alpha)
         return Protocol("fixed", threshold, background=f"power {settings.alpha:g}", **shared)
