@@ -8,12 +8,14 @@ from torch import nn
 from wsssbench import settings as keywords
 from wsssbench.methods.base import Inference, Method, Progress
 from wsssbench.methods.cam import CAM
+from wsssbench.methods.pmm import PMM
 from wsssbench.methods.puzzlecam import PuzzleCAM
 from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.methods.seam import SEAM
 
 METHODS: dict[str, type[Method]] = {"cam": CAM, "recurseed": RecurSeed,
-                                    "puzzlecam": PuzzleCAM, "seam": SEAM}  # fmt: skip
+                                    "puzzlecam": PuzzleCAM, "seam": SEAM,
+                                    "pmm": PMM}  # fmt: skip
 
 __all__ = [
     "METHODS",
