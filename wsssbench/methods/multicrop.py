@@ -64,7 +64,8 @@ def spans(length: int, scale: float, size: int, stride: int) -> list[Span]:
     count = 1 + ceil(max(0, long - size) / stride)
     ends = [(n * stride, min(long, (n + 1) * stride)) for n in range(count - 1)]
     ends.append((max(0, long - size), long))
-    return [(int(start / scale), int(end / scale)) for start, end in ends]
+    pixels = [(int(start / scale), int(end / scale)) for start, end in ends]
+    return [(start, max(start + 1, end)) for start, end in pixels]
 
 
 def crop_boxes(width: int, height: int, settings: CropSettings) -> list[tuple[int, ...]]:
