@@ -18,7 +18,7 @@ def benchmark():
 
 def test_prints_both_ways(benchmark, capsys):
     table = benchmark.main(TINY)
-    assert list(table["way"]) == ["one by one", "batches"]
+    assert list(table["way"]) == ["one by one", "batches", "fewer"]
     assert (table["s per image"] > 0).all()
     assert "windows of 24, mirrored too" in capsys.readouterr().out
 
