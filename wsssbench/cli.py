@@ -201,6 +201,22 @@ def refine_crf(
     typer.echo(refine(folder, out, images, **settings, overwrite=overwrite))
 
 
+@refine_app.command("ppmg")
+def refine_ppmg(
+    folder: InArgument,
+    out: OutArgument,
+    images: ImagesOption,
+    alpha: Annotated[float, typer.Option(help="Power of the background; less is stricter.")] = 11.0,
+    smoothing: Annotated[float, typer.Option(help="Scale of CVS; 0 leaves it out.")] = 0.3,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Masks from maps by PMM's PPMG: in overlaps the class wins with more of its mass there."""
+    from wsssbench.stages.refine import refine_ppmg as refine
+
+    settings = {"alpha": alpha, "smoothing": smoothing, "overwrite": overwrite}
+    typer.echo(refine(folder, out, images, **settings))
+
+
 @refine_app.command("pamr")
 def refine_pamr(
     folder: InArgument,

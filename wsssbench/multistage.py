@@ -1,20 +1,23 @@
 """The stages after the pseudo-masks: which kinds of masks they leave, and where.
 
 An experiment's row `cam` has such kinds beside those it is read out in: `cam/crf` the seed after a
-dense CRF, `cam/rw` after the random walk, `cam/segment` the predictions of a segmentation network
-trained on its pseudo-masks; `+crf` is each after a dense CRF.
+dense CRF, `cam/ppmg` the masks that PPMG makes of the same maps, `cam/rw` after the random walk,
+`cam/segment` the predictions of a segmentation network trained on its pseudo-masks; `+crf` is each
+after a dense CRF.
 """
 
 from pathlib import Path
 
-SEED, CRF, WALK, SEGMENT, TRUTH = "seed", "crf", "rw", "segment", "truth"
+SEED, CRF, PPMG, WALK = "seed", "crf", "ppmg", "rw"
+SEGMENT, TRUTH = "segment", "truth"
 STAGES = {  # stage: the kinds it can leave
-    "random_walk": (CRF, WALK, f"{WALK}+{CRF}"),
+    "random_walk": (CRF, PPMG, WALK, f"{WALK}+{CRF}"),
     "segment": (SEGMENT, f"{SEGMENT}+{CRF}"),
 }
 LATER = tuple(kind for kinds in STAGES.values() for kind in kinds)
 PUBLISHED = {  # kind: what papers call it, see `published.vocabulary`
     CRF: "seed+crf",
+    PPMG: "pseudo mask",
     WALK: "seed+rw",
     f"{WALK}+{CRF}": "seed+rw+crf",
     SEGMENT: "multi-stage (no crf)",

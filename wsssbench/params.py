@@ -104,8 +104,9 @@ class RandomWalkSettings:
     The walk starts at the maps of the kind `seed` (empty: the experiment's usual kind). Labels for
     the affinity network are the classes of these maps above `certain` and the background below
     `uncertain`, each sharpened by IRNet's dense CRF. The dense CRF `crf` makes the kinds `crf` and
-    `rw+crf`; `none` leaves these out and the labels as they are. `network` none skips the walk:
-    later stages then start from the seed. `backbone` says whose weights the affinity network
+    `rw+crf`; `none` leaves these out and the labels as they are. `ppmg_alpha` (PMM: 11) makes the
+    kind `ppmg` of the seed, see `refinement.ppmg`; None leaves it out. `network` none skips the
+    walk: later stages then start from the seed. `backbone` says whose weights the affinity network
     starts from: the `initial` ones of the section `model` (published: ImageNet's), or those that
     the `method` has learnt, where there are no others. `train` holds keys of the section `train`
     that differ for the affinity network.
@@ -121,6 +122,7 @@ class RandomWalkSettings:
     uncertain: float = 0.05
     crf: str = "irn"
     crf_iterations: int = 1
+    ppmg_alpha: float | None = None
     radius: int = 10
     walk_radius: int = 5
     beta: float = 10.0
@@ -131,19 +133,33 @@ class RandomWalkSettings:
 
 
 @dataclass(frozen=True)
+class PufSettings:
+    """Pretended under-fitting, see `models.segmentation_losses.underfit`."""
+
+    mode: Literal["clamp", "ignore", "pow"] = "clamp"
+    beta: float = 0.5
+    k: float = 0.5
+
+
+@dataclass(frozen=True)
 class SegmentSettings:
     """A segmentation network trained on pseudo-masks: the multi-stage setting.
 
-    `masks` says on which: `seed`, `crf`, `rw`, `rw+crf`, or `truth` for full supervision, the upper
-    bound. `network` none skips the stage. `width` are the channels of DeepLabV3+'s head. `crf`
-    names the dense CRF at test time; `none` leaves the kind `segment+crf` out. `train` and `model`
-    hold keys of these sections that differ here.
+    `masks` says on which: `seed`, `crf`, `ppmg`, `rw`, `rw+crf`, or `truth` for full supervision,
+    the upper bound. `network` none skips the stage. `width` are the channels of DeepLabV3+'s head.
+    `puf` lets the loss pretend to underfit. With `cycles` 1 the predictions of the trained network
+    on the training images become masks for a second one, which starts from the initial weights,
+    learns without `puf` and is the one that counts (PMM's cyclic pseudo-mask). `crf` names the
+    dense CRF at test time, also of those masks; `none` leaves the kind `segment+crf` out. `train`
+    and `model` hold keys of these sections that differ here.
     """
 
     network: Literal["deeplab_v3plus", "deeplab_v2", "none"] = "deeplab_v3plus"
-    masks: Literal["seed", "crf", "rw", "rw+crf", "truth"] = "rw+crf"
+    masks: Literal["seed", "crf", "ppmg", "rw", "rw+crf", "truth"] = "rw+crf"
     width: int = 256
     balanced: bool = False
+    puf: PufSettings | None = None
+    cycles: Literal[0, 1] = 0
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True
     crf: str = "deeplab"

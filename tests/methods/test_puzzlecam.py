@@ -228,7 +228,7 @@ def test_maps_are_those_of_cam_on_odd_sizes():
     gate = torch.tensor([[True, False, True], [False, False, False]])
     with torch.inference_mode():
         found = method.infer(torch.randn(2, 3, 37, 50), lambda _: gate, 4)
-    assert tuple(found.maps) == ("cam", "scg", "pamr", "scg+pamr")
+    assert tuple(found.maps) == ("cam", "scg", "pamr", "scg+pamr", "cvs")
     for maps in found.maps.values():
         assert maps.shape == (2, 3, 10, 13)
         assert (maps[~gate] == 0).all()

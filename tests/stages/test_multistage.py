@@ -15,10 +15,12 @@ from wsssbench.data.folder import Folder
 from wsssbench.data.layout import write_ids, write_labels
 from wsssbench.data.palette import read_mask, write_mask
 from wsssbench.engine.inference import to_mask
+from wsssbench.engine.train import train as run_training
 from wsssbench.errors import UserError
 from wsssbench.evaluation import ConfusionMatrix
 from wsssbench.evaluation.reading import read_maps
 from wsssbench.methods.affinity import Affinity
+from wsssbench.methods.segmentation import Segmentation
 from wsssbench.multistage import LATER, PUBLISHED, masks_dir, scores_dir
 from wsssbench.params import UPPER_BOUND, load
 from wsssbench.stages.common import later_kinds_of
@@ -34,6 +36,7 @@ from wsssbench.stages.train import train
 CAM = {"title": "CAM", "method": "cam", "maps": ["cam", "scg"]}
 SCHEDULE = {"epochs": 8, "resize": [36, 48]}  # some images are larger than the crop of 32
 GRID = {"multi_stage": ["cam"], "upper_bound": [0]}
+WITH_PPMG = {"random_walk": {"ppmg_alpha": 11}}
 
 
 def write(folder, experiment=None, **sections):
@@ -85,7 +88,7 @@ def finished(seeded, tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(DRAWINGS, lambda *_: [])
         monkeypatch.chdir(folder)
-        profile = write(folder)
+        profile = write(folder, WITH_PPMG)
         plan(profile)
         evaluate(profile, "cam", 0)
         random_walk(profile, "cam", 0)
@@ -111,7 +114,8 @@ def test_where_everything_lies(finished):
     def inside(*parts):
         return {path.name for path in run.joinpath(*parts).iterdir()}
 
-    assert inside("random_walk") == {"crf", "labels", "network", "rw", "rw+crf", "start.json"}
+    walked = {"crf", "ppmg", "labels", "network", "rw", "rw+crf", "start.json"}
+    assert inside("random_walk") == walked
     assert inside("segment") == {"network", "segment", "segment+crf", "start.json"}
     assert inside("random_walk", "crf") == {"train", "val", "protocol.json"}
     assert inside("random_walk", "rw") == {"train", "protocol.json"}  # val has no image labels
@@ -168,7 +172,7 @@ def test_protocols_say_how_the_masks_arose(finished):
     found = {kind: record_of(run, kind)["protocol"] for kind in LATER}
     assert {kind: p["stage"] for kind, p in found.items()} == {kind: kind for kind in LATER}
     assert {kind: p["crf"] for kind, p in found.items()} == {
-        kind: kind.endswith("crf") for kind in LATER
+        kind: kind.endswith("crf") or kind == "ppmg" for kind in LATER
     }
     rules = {kind: p["threshold_rule"] for kind, p in found.items()}
     assert rules == {k: "argmax" if "segment" in k else "fixed" for k in LATER}
@@ -178,6 +182,9 @@ def test_protocols_say_how_the_masks_arose(finished):
     assert found["rw"]["labels_used"] == {"train": True}
     assert found["segment"]["labels_used"] == {"train": False, "val": False}
     assert found["crf"]["refinement"] == []
+    assert found["ppmg"]["refinement"] == ["PPMG"]
+    assert found["ppmg"]["background"] == "power 11"
+    assert found["ppmg"]["threshold"] == pytest.approx(0.156, abs=1e-3)
     assert found["rw"]["refinement"] == ["random walk (irn)"]
     assert found["segment"]["refinement"] == ["random walk (irn)", "CRF", "deeplab_v3plus"]
     bound = record_of(finished / BOUND, "segment")
@@ -315,13 +322,15 @@ def caught(monkeypatch):
     [
         ("seed", "pseudo_masks/cam"),
         ("crf", "random_walk/crf"),
+        ("ppmg", "random_walk/ppmg"),
         ("rw", "random_walk/rw"),
         ("rw+crf", "random_walk/rw+crf"),
     ],
 )
 def test_segment_learns_from_the_masks_it_is_told(finished, own, caught, masks, place):
     shutil.copytree(finished / RUN / "random_walk", own / RUN / "random_walk")
-    profile = write(own, {"segment": {"masks": masks, "train": {"epochs": 5, "lr": 0.1}}})
+    chosen = {"segment": {"masks": masks, "train": {"epochs": 5, "lr": 0.1}}}
+    profile = write(own, chosen | (WITH_PPMG if masks == "ppmg" else {}))
     with pytest.raises(Caught) as info:
         segment(profile, "cam", 0)
     job = info.value.args[0]
@@ -406,6 +415,91 @@ def test_overrides_reach_the_networks(own, caught):
     assert type(job.build().network).__name__ == "DeepLabV2"
     assert job.build().network.backbone.output_stride == 16
     assert job.provenance["output_stride"] == 16
+
+
+def test_pretended_underfitting_reaches_the_loss(own, caught):
+    profile = write(own, {"segment": {"masks": "truth", "puf": {"mode": "pow", "k": 0.8}}})
+    with pytest.raises(Caught) as info:
+        segment(profile, "cam", 0)
+    job = info.value.args[0]
+    assert job.build().form["puf"] == {"mode": "pow", "beta": 0.5, "k": 0.8}
+    with pytest.raises(Caught) as info:
+        segment(write(own, segment={"puf": {}, "cycles": 1}), UPPER_BOUND, 0)
+    assert info.value.args[0].build().form["puf"] is None  # true masks have no noise
+    assert info.value.args[0].out.as_posix() == f"{BOUND}/segment/network"
+    with pytest.raises(UserError, match="puf: mode: Unknown value 'clam'"):
+        write(own, {"segment": {"puf": {"mode": "clam"}}})
+
+
+# The cyclic pseudo-mask -----------------------------------------------------------------------
+
+CYCLE = {"masks": "truth", "cycles": 1, "crf": "none", "puf": {}}
+
+
+def test_a_second_network_learns_from_the_first(own, monkeypatch):
+    """Its masks are the first one's predictions, not gated by labels; the loss is plain."""
+    profile, jobs = write(own, {"segment": {**CYCLE, "crf": "deeplab"}}), []
+
+    def noted(job):
+        jobs.append(job)
+        return run_training(job)
+
+    monkeypatch.setattr("wsssbench.stages.segment.train", noted)
+    out = segment(profile, "cam", 0)
+    first, second = jobs
+    assert first.out == out / "first/network"
+    assert second.out == out / "network"
+    assert first.build().form["puf"] == {"mode": "clamp", "beta": 0.5, "k": 0.5}
+    assert second.build().form["puf"] is None
+    assert second.dataset.masks == out / "first/segment+crf/train/masks"
+    assert first.seed == second.seed
+    ids = lists(profile)["train"]
+    assert sorted(path.stem for path in second.dataset.masks.iterdir()) == sorted(ids)
+    assert {path.name for path in (out / "first/segment").iterdir()} == {"train"}
+    made = {"first", "network", "segment", "segment+crf", "start.json"}
+    assert {path.name for path in out.iterdir()} == made
+    refinement = json.loads((out / "segment/protocol.json").read_text())["refinement"]
+    assert refinement == ["true masks", "deeplab_v3plus", "cycle", "deeplab_v3plus"]
+    weights = [
+        torch.load(place / "model.pt", weights_only=True) for place in (first.out, second.out)
+    ]
+    assert any(not torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert not list((own / ".ckpt").glob("*"))
+
+
+def test_an_interrupted_cycle_goes_on_in_either_network(own, monkeypatch, capsys):
+    profile, losses = write(own, {"segment": CYCLE}), Segmentation.losses
+    out = own / RUN / "segment"
+
+    def interrupt(second):
+        def stop(self, batch, progress):
+            if progress.epoch == 2 and second == (self.form["puf"] is None):
+                raise KeyboardInterrupt
+            return losses(self, batch, progress)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Segmentation, "losses", stop)
+            with pytest.raises(KeyboardInterrupt):
+                segment(profile, "cam", 0)
+        shutil.rmtree(out, ignore_errors=True)  # as DVC does
+        return "".join(capsys.readouterr())
+
+    interrupt(second=False)
+    assert "Going on after epoch 1 of 2" in interrupt(second=True)
+    segment(profile, "cam", 0)
+    text = "".join(capsys.readouterr())
+    assert "Going on with the second network" in text
+    assert "Going on after epoch 1 of 2" in text
+    found = {place: torch.load(out / place / "model.pt", weights_only=True)
+             for place in ("first/network", "network")}  # fmt: skip
+    assert (out / "first/network/history.csv").exists()
+    assert {path.name for path in (out / "first").iterdir()} == {"network", "segment"}
+    shutil.rmtree(out)
+    segment(profile, "cam", 0)
+    for place, weights in found.items():
+        again = torch.load(out / place / "model.pt", weights_only=True)
+        assert all(torch.equal(value, again[key]) for key, value in weights.items()), place
+    assert "Going on" not in "".join(capsys.readouterr())
 
 
 # Other sizes, rules and networks ---------------------------------------------------------------
@@ -539,8 +633,6 @@ def test_other_settings_or_other_seeds_start_anew(own, monkeypatch, capsys):
 
 
 def test_other_masks_start_a_segmentation_anew(own, monkeypatch, capsys):
-    from wsssbench.methods.segmentation import Segmentation
-
     profile, losses = write(own), Segmentation.losses
 
     def stop(self, batch, progress):
@@ -580,6 +672,10 @@ def test_stages_out_of_order_say_what_to_run(own):
     [
         ({"segment": {"masks": "rw"}, "random_walk": {"network": "none"}}, "segment.masks is rw, "),
         ({"random_walk": {"crf": "none"}}, "segment.masks is rw+crf, which the settings"),
+        ({"segment": {"masks": "ppmg"}}, "segment.masks is ppmg, which the settings"),
+        ({"random_walk": {"ppmg_alpha": 0}}, "ppmg_alpha: expected a number above 0"),
+        ({"maps": ["cvs"], **WITH_PPMG}, "those of the kind cvs are smoothed already"),
+        ({"segment": {"puf": {"beta": 0}}}, "segment.puf needs beta and k above 0"),
         ({"random_walk": {"crf": "irm"}}, "random_walk.crf: Unknown dense CRF parameter set 'irm'"),
         ({"segment": {"crf": "deplab"}}, "segment.crf: Unknown dense CRF parameter set 'deplab'"),
         ({"random_walk": {"seed": "scgg"}}, "random_walk.seed: Unknown kind of maps 'scgg'. Did"),

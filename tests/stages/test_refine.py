@@ -22,6 +22,7 @@ from wsssbench.methods.affinity import Affinity
 from wsssbench.params import RandomWalkSettings, load
 from wsssbench.refinement.dense_crf import crf_labels, crf_scores
 from wsssbench.refinement.pamr import pamr
+from wsssbench.refinement.ppmg import ppmg
 from wsssbench.refinement.random_walk import random_walk, walk_maps
 from wsssbench.stages import refine
 from wsssbench.stages.common import build_backbone
@@ -111,6 +112,18 @@ def test_255_has_no_say_and_stays(place):
         np.testing.assert_array_equal(
             read_mask(place / command / "masks/a.png") == 255, mask == 255
         )
+
+
+def test_ppmg_of_maps(place):
+    store(place / "maps" / "a.npz", [3, 7], blobs(), gated=np.array([False, True]))
+    run("ppmg", "maps", "out", "--alpha", 8, "--smoothing", 0.2)
+    maps = torch.from_numpy(blobs().astype(np.float32))
+    found = ppmg(image_of(place), maps, alpha=8, scale=0.2)
+    mask = read_mask(place / "out/masks/b.png")
+    np.testing.assert_array_equal(mask, np.array([0, 3, 7])[found])
+    assert {0, 3} <= set(np.unique(mask))
+    assert set(np.unique(read_mask(place / "out/masks/a.png"))) <= {0, 7}
+    assert json.loads((place / "out/refine.json").read_text())["alpha"] == 8
 
 
 def test_pamr_of_maps_keeps_keys_and_gates(place):
@@ -323,6 +336,8 @@ def arrange(place, what):
         ("", ["crf", "masks", "--threshold", 0.5], "need no threshold"),
         ("", ["crf", "masks", "--set", "isn"], "Did you mean 'irn'"),
         ("", ["rw", "masks", "--boundaries", "edges"], "holds masks"),
+        ("", ["ppmg", "masks"], "holds masks. PPMG needs score maps"),
+        ("", ["ppmg", "maps", "--alpha", 0], "needs alpha above 0"),
         ("", ["rw", "maps"], "--boundaries or a --network"),
         ("", ["rw", "maps", "--boundaries", "nowhere"], "nowhere does not exist"),
     ],
@@ -366,12 +381,13 @@ def test_images_without_any_class(place):
     run("crf", "maps", "crf", "--threshold", 0.5)
     run("pamr", "maps", "pamr", "--threshold", 0.5)
     run("rw", "maps", "rw", "--boundaries", "edges", "--threshold", 0.5)
-    for command in ("crf", "pamr", "rw"):
+    run("ppmg", "maps", "ppmg")
+    for command in ("crf", "pamr", "rw", "ppmg"):
         assert (read_mask(place / command / "masks/a.png") == 0).all()
 
 
 def test_help_documents_the_format():
     assert "refine" in runner.invoke(cli.app, ["--help"]).output
     text = " ".join(runner.invoke(cli.app, ["refine", "--help"]).output.split())
-    for word in ("crf", "pamr", "rw", "keys", "maps", "size", "gated"):
+    for word in ("crf", "pamr", "ppmg", "rw", "keys", "maps", "size", "gated"):
         assert word in text

@@ -10,6 +10,7 @@ from wsssbench.methods.afa import AFA
 from wsssbench.methods.base import Inference, Method, Progress
 from wsssbench.methods.cam import CAM
 from wsssbench.methods.cosa import CoSA
+from wsssbench.methods.pmm import PMM
 from wsssbench.methods.puzzlecam import PuzzleCAM
 from wsssbench.methods.recurseed import RecurSeed
 from wsssbench.methods.seam import SEAM
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "afa": AFA,
     "cam": CAM,
     "cosa": CoSA,
+    "pmm": PMM,
     "puzzlecam": PuzzleCAM,
     "recurseed": RecurSeed,
     "seam": SEAM,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import multilabel_soft_margin_loss
 
 from wsssbench.methods.base import Gate, Inference, Method, Progress
+from wsssbench.methods.multicrop import CROPS, CropSettings
 from wsssbench.methods.multiscale import Merge
 from wsssbench.methods.readout import CAM_KINDS, PamrSettings, ScgSettings, read_out
 from wsssbench.models.cam_network import CamNetwork
@@ -32,9 +33,11 @@ class CAM(Method):
         merge: how views become one map, see `multiscale.merge_views`.
         scg, pamr: keys of `ScgSettings` and `PamrSettings` that differ from the defaults, for maps
             that are refined once.
+        crops: keys of `CropSettings` that differ, for the kinds `crops`; these do not follow
+            pseudo_masks.scales.
     """
 
-    kinds = CAM_KINDS
+    kinds = (*CAM_KINDS, *CROPS)
 
     def __init__(
         self,
@@ -46,18 +49,21 @@ class CAM(Method):
         merge: Merge = "irn",
         scg: Mapping[str, Any] | None = None,
         pamr: Mapping[str, Any] | None = None,
+        crops: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.network = CamNetwork(backbone, num_classes, bias=bias, dropout=dropout)
         self.merge = merge
         self.scg = build(ScgSettings, scg or {}, "scg")
         self.pamr = build(PamrSettings, pamr or {}, "pamr")
+        self.crops = build(CropSettings, crops or {}, "crops").check("crops")
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], where: str) -> None:
-        """Check the keys of `scg` and `pamr`."""
+        """Check the keys of `scg`, `pamr` and `crops`."""
         build(ScgSettings, settings.get("scg") or {}, f"{where}.scg")
         build(PamrSettings, settings.get("pamr") or {}, f"{where}.pamr")
+        build(CropSettings, settings.get("crops") or {}, f"{where}.crops").check(f"{where}.crops")
 
     def losses(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
         """Multi-label soft margin loss of the pooled scores, mean over classes and batch."""
@@ -78,6 +84,7 @@ class CAM(Method):
             merge=self.merge,
             scg=self.scg,
             pamr=self.pamr,
+            crops=self.crops,
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

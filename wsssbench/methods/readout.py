@@ -1,5 +1,6 @@
 """From a network's views of an image to its score maps: the plain CAM, the CAM refined once by SCG
-and PAMR, the decoder's map. Every kind comes from the same passes of the network.
+and PAMR or smoothed by CVS, the decoder's map. Every kind comes from the same passes of the network
+but for `crops`, which has windows of its own.
 
 The refined kinds follow RecurSeed's evaluation (Jo et al., arXiv 2204.06754): for SCG the views are
 added on the grid of C3, their features too; PAMR runs at the size of the image. The decoder's map
@@ -9,18 +10,21 @@ is the mean softmax of the views, each class divided by its own maximum.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from wsssbench.methods.base import Gate, Inference
+from wsssbench.methods.multicrop import CROPS, CropSettings, multi_crop, read_crops
 from wsssbench.methods.multiscale import Merge, make_views, merge_views, normalise_max, unflip
 from wsssbench.models.cam_network import CamNetwork
 from wsssbench.models.decoder import resize
+from wsssbench.refinement.cvs import cvs
 from wsssbench.refinement.pamr import pamr_weights, propagate
 from wsssbench.refinement.scg import scg
 
-CAM_KINDS = ("cam", "scg", "pamr", "scg+pamr")
+CAM_KINDS = ("cam", "scg", "pamr", "scg+pamr", "cvs")
 KINDS = ("decoder", *CAM_KINDS)
 
 
@@ -92,6 +96,7 @@ def read_out(
     merge: Merge = "irn",
     scg: ScgSettings = ScgSettings(),
     pamr: PamrSettings = PamrSettings(),
+    crops: CropSettings | None = None,
 ) -> Inference:
     """Score maps of the classes that the gate keeps.
 
@@ -99,13 +104,14 @@ def read_out(
         network: gives CAM, features and, for the kind `decoder`, decoder logits.
         images: (B, 3, H, W) float32, ImageNet-normalised.
         gate: probabilities (B, K) -> (B, K) bool; only kept classes are refined.
-        kinds: of KINDS.
+        kinds: of KINDS and CROPS.
         scales: of the views.
         flip: add the mirrored ones.
         stride: 1 for maps of H×W, s for ceil(H/s)×ceil(W/s).
         merge: how the views of the kind `cam` become one map.
         scg: settings of this refinement.
         pamr: settings of this refinement.
+        crops: the windows of the kinds CROPS, which need them.
 
     Returns:
         Maps per kind; the probabilities are the views' mean.
@@ -137,20 +143,26 @@ def read_out(
     kept = gate(probabilities)
     shown = kept[..., None, None]
 
+    @cache
     def plain(stride: int) -> Tensor:
         return merge_views(views, size, stride=stride, merge=merge) * shown
 
     weights = pamr.weights(images) if any(kind.endswith("pamr") for kind in kinds) else None
     refined = resize(scg.refine(normalise_max(sums["cam"]) * shown, sums), size) if levels else None
     maps = {}
+    if chosen := [kind for kind in kinds if kind in CROPS]:
+        mean = multi_crop(
+            lambda x: network(x, with_decoder=False).cam.relu(), images, kept, crops, flip
+        )
+        maps = read_crops(chosen, mean, stride)
     for kind in kinds:
-        if kind == "cam":
-            maps[kind] = plain(stride)
-            continue
-        found = plain(1) if kind == "pamr" else refined
-        if kind == "decoder":
-            found = normalise_max(sums["decoder"][:, 1:]) * shown
-        if kind.endswith("pamr"):
-            found = pamr.refine(weights, found, kept)
-        maps[kind] = resize(found * shown, [-(-side // stride) for side in size])
-    return Inference(maps, probabilities, kept)
+        if kind in ("cam", "cvs"):
+            maps[kind] = plain(stride) if kind == "cam" else cvs(plain(stride))
+        elif kind not in CROPS:
+            found = plain(1) if kind == "pamr" else refined
+            if kind == "decoder":
+                found = normalise_max(sums["decoder"][:, 1:]) * shown
+            if kind.endswith("pamr"):
+                found = pamr.refine(weights, found, kept)
+            maps[kind] = resize(found * shown, [-(-side // stride) for side in size])
+    return Inference({kind: maps[kind] for kind in kinds}, probabilities, kept)

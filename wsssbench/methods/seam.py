@@ -25,6 +25,7 @@ from wsssbench.models.base import STAGES
 from wsssbench.models.cam_network import CamNetwork
 from wsssbench.models.decoder import resize
 from wsssbench.models.pcm import PCM, resize_aligned, winners
+from wsssbench.refinement.cvs import cvs
 from wsssbench.schema import build
 
 View = tuple[Tensor, Sequence[int]]  # (B, V, K, h, w) maps of one scale; height and width, px
@@ -45,7 +46,7 @@ class SEAM(Method):
         pamr: keys of `PamrSettings` that differ from the defaults, for maps refined once.
     """
 
-    kinds = ("pcm", "cam", "pcm+pamr", "pamr")
+    kinds = ("pcm", "cam", "pcm+pamr", "pamr", "pcm+cvs", "cvs")
 
     def __init__(
         self,
@@ -99,8 +100,7 @@ class SEAM(Method):
         return out.cam, self.pcm(out.cam, images, low, high)
 
     def infer(self, images: Tensor, gate: Gate, stride: int = 1) -> Inference:
-        """Multi-scale maps, before and after the correlation module, refined by PAMR or not."""
-        size = tuple(images.shape[-2:])
+        """Multi-scale maps, before and after the correlation module, refined or not."""
 
         def apart(x: Tensor) -> Tensor:  # (V·B, …) -> (B, V, …)
             return x.unflatten(0, (-1, len(images))).transpose(0, 1)
@@ -116,17 +116,30 @@ class SEAM(Method):
             scores.append(apart(_pooled(cam, sides).sigmoid()).mean(1))
         probabilities = torch.stack(scores).mean(0)
         kept = gate(probabilities)
-        refined = [kind for kind in self.wanted if kind.endswith("pamr")]
-        weights = self.pamr.weights(images) if refined else None
+        maps = self.read(self.wanted, views, images, kept, stride)
+        return Inference(maps, probabilities, kept)
+
+    def read(
+        self,
+        kinds: Sequence[str],
+        views: dict[str, list[View]],
+        images: Tensor,
+        kept: Tensor,
+        stride: int,
+    ) -> dict[str, Tensor]:
+        """Maps of the kinds from the views' `cam` and `pcm`, for the kept classes."""
+        size = tuple(images.shape[-2:])
+        weights = self.pamr.weights(images) if any(k.endswith("pamr") for k in kinds) else None
         maps = {}
-        for kind in self.wanted:
+        for kind in kinds:
             source = views["pcm" if kind.startswith("pcm") else "cam"]
-            if kind in refined:
+            if kind.endswith("pamr"):
                 found = self.pamr.refine(weights, self.merged(source, kept, size), kept)
                 maps[kind] = resize(found, [-(-side // stride) for side in size])
-            else:
-                maps[kind] = self.merged(source, kept, size, stride)
-        return Inference(maps, probabilities, kept)
+                continue
+            found = self.merged(source, kept, size, stride)
+            maps[kind] = cvs(found) if kind.endswith("cvs") else found
+        return maps
 
     def merged(
         self, views: Sequence[View], kept: Tensor, size: tuple[int, int], stride: int = 1

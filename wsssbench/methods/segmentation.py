@@ -4,8 +4,8 @@ Not a method of its own: the masks may be anybody's pseudo-masks, or the true on
 bound. Architectures and losses live in `models`.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ class Segmentation(Learner):
         network: "deeplab_v3plus" or "deeplab_v2".
         width: channels of DeepLabV3+'s head; DeepLabV2 has no hidden layer.
         balanced: background and objects weigh the same, see `masked_cross_entropy`.
+        puf: pretended under-fitting, settings of `segmentation_losses.underfit`; None: without.
     """
 
     def __init__(
@@ -39,16 +40,17 @@ class Segmentation(Learner):
         network: Literal["deeplab_v3plus", "deeplab_v2"] = "deeplab_v3plus",
         width: int = 256,
         balanced: bool = False,
+        puf: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         head = {"width": width} if network == "deeplab_v3plus" else {}
         self.network = NETWORKS[network](backbone, num_classes + 1, **head)
-        self.balanced = balanced
+        self.form = {"balanced": balanced, "puf": puf}
 
     def losses(self, batch: dict, progress: Progress) -> dict[str, Tensor]:
         """Cross entropy against the mask, 255 left out."""
         pyramid = self.network.pyramid(batch["image"])
-        return {"seg": msc_loss(pyramid, batch["mask"].long(), balanced=self.balanced)}
+        return {"seg": msc_loss(pyramid, batch["mask"].long(), **self.form)}
 
     @torch.inference_mode()
     def predict(self, images: Tensor, scales: Sequence[float], flip: bool) -> Tensor:

@@ -11,6 +11,7 @@ DATA = ("dataset", "content_hash")
 STAGES = {
     "seed": "pseudo-masks from score maps of the method's own network",
     "crf": "the same after a dense CRF",
+    "ppmg": "proportional pseudo-masks (PPMG) of the same score maps",
     "rw": "pseudo-masks after a random walk along learnt affinities",
     "rw+crf": "pseudo-masks after a random walk and a dense CRF",
     "segment": "predictions of a segmentation network trained on pseudo-masks, for the upper bound "

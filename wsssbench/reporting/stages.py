@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from wsssbench.files import read_json
-from wsssbench.multistage import CRF, SEGMENT, WALK
+from wsssbench.multistage import CRF, PPMG, SEGMENT, WALK
 from wsssbench.params import UPPER_BOUND
 from wsssbench.reporting.averages import aggregate, rows
 from wsssbench.reporting.counterparts import REFERENCE, data_set, printed
@@ -19,8 +19,10 @@ from wsssbench.reporting.records import Run, row_name, split_roles
 from wsssbench.reporting.style import WIDTH_IN, colour_of, legend_columns, marker_of, styled
 from wsssbench.reporting.table import Column, Table
 
-PSEUDO = {"": "seed", CRF: "+ CRF", WALK: "+ random walk", f"{WALK}+{CRF}": "+ random walk, CRF"}
-VAL = {"": "own network", CRF: "own network + CRF", SEGMENT: "segmentation network",
+PSEUDO = {"": "seed", CRF: "+ CRF", PPMG: "+ PPMG", WALK: "+ random walk",
+          f"{WALK}+{CRF}": "+ random walk, CRF"}  # fmt: skip
+VAL = {"": "own network", CRF: "own network + CRF", PPMG: "own network + PPMG",
+       SEGMENT: "segmentation network",
        f"{SEGMENT}+{CRF}": "segmentation network + CRF"}  # fmt: skip
 SECTION = "stages"
 TEXT = (

@@ -15,7 +15,7 @@ from wsssbench.errors import UserError, unknown
 from wsssbench.files import read_json
 from wsssbench.methods.base import Method
 from wsssbench.models.base import Backbone
-from wsssbench.multistage import CRF, SEGMENT, TRUTH, WALK
+from wsssbench.multistage import CRF, PPMG, SEGMENT, TRUTH, WALK
 from wsssbench.params import UPPER_BOUND, ModelSettings, Profile, TrainSettings
 
 
@@ -63,6 +63,7 @@ def later_kinds_of(profile: Profile, experiment: str) -> tuple[str, ...]:
     if experiment != UPPER_BOUND:
         sharp = recipe.random_walk.crf != "none"
         kinds += [CRF] if sharp else []
+        kinds += [PPMG] if recipe.random_walk.ppmg_alpha is not None else []
         if recipe.random_walk.network != "none":
             kinds += [WALK, f"{WALK}+{CRF}"] if sharp else [WALK]
     if recipe.segment.network != "none":
@@ -71,10 +72,14 @@ def later_kinds_of(profile: Profile, experiment: str) -> tuple[str, ...]:
 
 
 def segment_recipe(profile: Profile, experiment: str) -> Profile:
-    """The profile with the experiment's sections; the upper bound's is the profile's own."""
+    """The profile with the experiment's sections.
+
+    The upper bound's are the profile's own, without what is meant for faulty masks.
+    """
     if experiment != UPPER_BOUND:
         return profile.experiment(experiment)
-    return dataclasses.replace(profile, segment=dataclasses.replace(profile.segment, masks=TRUTH))
+    segment = dataclasses.replace(profile.segment, masks=TRUTH, puf=None, cycles=0)
+    return dataclasses.replace(profile, segment=segment)
 
 
 def open_folder(profile: Profile, *, masks: bool) -> tuple[Folder, dict]:

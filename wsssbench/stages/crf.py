@@ -1,6 +1,7 @@
-"""Dense CRF on files: score maps or masks of a list of images -> masks."""
+"""Dense CRF on files: score maps or masks of a list of images -> masks; PPMG with its CRFs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from wsssbench.refinement.dense_crf import (
     unary_from_labels,
 )
 from wsssbench.refinement.pamr import one_thread
+from wsssbench.refinement.ppmg import ppmg
 
 ON_LABELS = ("irn",)  # parameter sets published for masks; the others are for scores
 
@@ -42,6 +44,20 @@ def sharpen_maps(
     maps = torch.from_numpy(full_size(stored.maps[kept], stored.size).astype(np.float32))
     background = torch.full((1, *stored.size), float(threshold))
     return _best(image, torch.cat([background, maps]), stored.keys[kept], name, iterations)
+
+
+def ppmg_mask(image: np.ndarray, stored: StoredMaps, **settings: float) -> np.ndarray:
+    """The mask that PPMG makes of stored maps, (H, W) uint8 of class ids.
+
+    Args:
+        image: (H, W, 3) uint8.
+        stored: maps of the image, not smoothed; the gated ones take part.
+        **settings: of `refinement.ppmg`.
+    """
+    kept = stored.gated
+    maps = torch.from_numpy(full_size(stored.maps[kept], stored.size).astype(np.float32))
+    ids = np.concatenate([[BACKGROUND], stored.keys[kept]]).astype(np.uint8)
+    return ids[ppmg(image, maps, **settings).numpy()]
 
 
 def sharpen_scores(
@@ -100,15 +116,27 @@ def sharpen_all(
     iterations: int | None = None,
 ) -> None:
     """Write out/<id>.png from maps/<id>.npz, several images at a time."""
+    make = partial(sharpen_maps, threshold=threshold, name=name, iterations=iterations)
+    mask_all(folder, ids, maps, out, make, "dense CRF")
+
+
+def mask_all(
+    folder: Folder,
+    ids: Sequence[str],
+    maps: Path,
+    out: Path,
+    make: Callable[[np.ndarray, StoredMaps], np.ndarray],
+    what: str,
+) -> None:
+    """Write out/<id>.png = `make(image, stored maps)` of maps/<id>.npz, several at a time."""
 
     def one(task: str) -> None:
-        stored = read_maps(maps / f"{task}.npz")
-        mask = sharpen_maps(folder.image(task), stored, threshold, name, iterations)
+        mask = make(folder.image(task), read_maps(maps / f"{task}.npz"))
         write_mask(out / f"{task}.png", mask)
 
     # one image per core: a single image's many short steps gain little from several
     with one_thread(torch.device("cpu")):
-        for _ in in_threads(one, list(ids), f"dense CRF of {out.parent.name}", cpus()):
+        for _ in in_threads(one, list(ids), f"{what} of {out.parent.name}", cpus()):
             pass
 
 

@@ -75,6 +75,9 @@ def check_later(profile: Profile, name: str) -> Profile:
     if walk.seed and walk.seed not in kinds_of(profile, name):
         wrong = unknown("kind of maps", walk.seed, kinds_of(profile, name))
         raise UserError(f"{where}: random_walk.seed: {wrong}")
+    _check_ppmg(walk, kinds_of(profile, name)[0], where)
+    if segment.puf and min(segment.puf.beta, segment.puf.k) <= 0:
+        raise UserError(f"{where}: segment.puf needs beta and k above 0.")
     made = {SEED, TRUTH, *later_kinds_of(profile, name)}
     if segment.network != "none" and segment.masks not in made:
         raise UserError(
@@ -82,6 +85,19 @@ def check_later(profile: Profile, name: str) -> Profile:
             f"make. Set it to {SEED}, or switch the step on."
         )
     return recipe
+
+
+def _check_ppmg(walk: RandomWalkSettings, usual: str, where: str) -> None:
+    """Check `ppmg_alpha`; `usual` is the experiment's first kind of maps."""
+    if walk.ppmg_alpha is None:
+        return
+    if walk.ppmg_alpha <= 0:
+        raise UserError(f"{where}: random_walk.ppmg_alpha: expected a number above 0, as 11.")
+    if (walk.seed or usual).endswith("cvs"):
+        raise UserError(
+            f"{where}: random_walk.ppmg_alpha: PPMG smooths its maps by CVS, and those of the kind "
+            f"{walk.seed or usual} are smoothed already. Name another as random_walk.seed."
+        )
 
 
 def _check_walk(walk: RandomWalkSettings, crop: int, where: str) -> None:

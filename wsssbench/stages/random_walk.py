@@ -2,6 +2,7 @@
 
 runs/<profile>/<experiment>-<seed>/random_walk/
 crf/<split>/masks          the seed after a dense CRF, all splits
+ppmg/<split>/masks         masks that PPMG makes of the seed's maps, all splits
 labels/<id>.png            what the affinity network learns from
 network/                   its training: model.pt, history.csv, provenance.json
 rw/<split>/{maps,masks}    the walk, splits on which image labels are known
@@ -29,8 +30,9 @@ from wsssbench.evaluation.maps import full_size
 from wsssbench.evaluation.reading import StoredMaps, read_maps
 from wsssbench.files import read_json, write_json
 from wsssbench.methods.affinity import Affinity
+from wsssbench.methods.multiscale import equivalent_threshold
 from wsssbench.models.decoder import resize
-from wsssbench.multistage import CRF, WALK
+from wsssbench.multistage import CRF, PPMG, WALK
 from wsssbench.parallel import cpus, in_threads
 from wsssbench.params import Profile, RandomWalkSettings
 from wsssbench.plan import code_hash, roots_of
@@ -46,7 +48,7 @@ from wsssbench.stages.common import (
     training_facts,
     training_transform,
 )
-from wsssbench.stages.crf import sharpen_all
+from wsssbench.stages.crf import mask_all, ppmg_mask, sharpen_all
 from wsssbench.stages.plan import check_later
 from wsssbench.stages.refine_walk import load_affinity, walk_by
 
@@ -70,6 +72,8 @@ def random_walk(profile: Profile, experiment: str, seed: int) -> Path:
     folder, _ = open_folder(profile, masks=False)
     if settings.crf != "none":
         _sharpen(folder, protocol, seeds, out / CRF, settings, protocol.refinement)
+    if settings.ppmg_alpha is not None:
+        _proportional(folder, protocol, seeds, out / PPMG, settings.ppmg_alpha)
     if settings.network != "none":
         weights = _learn(recipe, folder, seeds, out, experiment, seed)
         steps = (*protocol.refinement, f"random walk ({settings.network})")
@@ -100,6 +104,25 @@ def _sharpen(
             settings.crf_iterations,
         )
     said = dataclasses.replace(protocol, crf=True, stage=out.name, refinement=steps)
+    write_json(out / "protocol.json", said.to_dict())
+
+
+def _proportional(folder: Folder, protocol: Protocol, maps: Path, out: Path, alpha: float) -> None:
+    """Masks of all splits by PPMG, and their protocol."""
+    make = partial(ppmg_mask, alpha=alpha)
+    for split in protocol.labels_used:
+        place = maps / split / "maps", out / split / "masks"
+        mask_all(folder, folder.ids(split), *place, make, "PPMG")
+    said = dataclasses.replace(
+        protocol,
+        threshold_rule="fixed",
+        threshold=equivalent_threshold(alpha),
+        holdout=None,
+        background=f"power {alpha:g}",
+        crf=True,
+        stage=PPMG,
+        refinement=(*protocol.refinement, "PPMG"),
+    )
     write_json(out / "protocol.json", said.to_dict())
 
 

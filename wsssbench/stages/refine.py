@@ -1,7 +1,7 @@
 """Refinements of anybody's output: a folder of score maps or masks -> better ones.
 
 OUT/maps/<id>.npz    PAMR and random walk of maps
-OUT/masks/<id>.png   dense CRF; PAMR of masks; of maps also the others, if a threshold is given
+OUT/masks/<id>.png   dense CRF, PPMG; PAMR of masks; of maps all others, if a threshold is given
 OUT/refine.json      how they were made
 
 All input is checked first. Files are written whole, and one that is younger than what it is made
@@ -28,7 +28,7 @@ from wsssbench.params import Profile, RandomWalkSettings
 from wsssbench.refinement.dense_crf import PARAMETER_SETS
 from wsssbench.refinement.pairs import directions
 from wsssbench.refinement.pamr import one_thread, pamr
-from wsssbench.stages.crf import ON_LABELS, sharpen_maps, sharpen_mask
+from wsssbench.stages.crf import ON_LABELS, ppmg_mask, sharpen_maps, sharpen_mask
 from wsssbench.stages.refine_source import (
     ENDINGS,
     MAPS,
@@ -115,6 +115,45 @@ def refine_crf(
 
     settings = {"set": name, "iterations": iterations, "threshold": threshold}
     return _run(_Job("crf", source, out, (MASKS,), settings, step), overwrite)
+
+
+def refine_ppmg(
+    folder: Path,
+    out: Path,
+    images: Path,
+    *,
+    alpha: float = 11.0,
+    smoothing: float = 0.3,
+    overwrite: bool = False,
+) -> str:
+    """Maps -> masks by PPMG, see `refinement.ppmg`; the gated maps take part.
+
+    Args:
+        folder: input, see `refine_source.find`.
+        out: output.
+        images: folder of the images.
+        alpha: power of the background, above 0.
+        smoothing: scale of CVS; 0 for maps that are smoothed already.
+        overwrite: make everything anew.
+
+    Returns:
+        A line for people: how many, and where.
+
+    Raises:
+        UserError: whatever is wrong with input, output or settings.
+    """
+    source = find(folder, images)
+    if source.kind != MAPS:
+        raise UserError(f"{folder} holds masks. PPMG needs score maps (.npz).")
+    if alpha <= 0 or smoothing < 0:
+        raise UserError("PPMG needs alpha above 0 and a smoothing of at least 0.")
+
+    def step(task: str) -> None:
+        mask = ppmg_mask(source.image(task), source.maps(task), alpha=alpha, scale=smoothing)
+        write_mask(out / MASKS / f"{task}.png", mask)
+
+    settings = {"alpha": alpha, "smoothing": smoothing}
+    return _run(_Job("ppmg", source, out, (MASKS,), settings, step), overwrite)
 
 
 def refine_pamr(

@@ -4,10 +4,12 @@ runs/<profile>/<experiment>-<seed>/segment/
 network/                    its training: model.pt, history.csv, provenance.json
 segment/<split>/masks       predictions without image labels
 segment+crf/<split>/masks   the same after a dense CRF
+first/                      with `cycles` the same of the network that makes the masks for this one,
+                            of the training images only
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,20 +21,20 @@ from wsssbench.data.folder import Folder, LabelledImages
 from wsssbench.data.layout import MASKS
 from wsssbench.data.masked import MaskedImages, digest
 from wsssbench.data.palette import write_mask
-from wsssbench.engine import devices
+from wsssbench.engine import checkpoint, devices
 from wsssbench.engine.inference import normalised, same_size_batches
 from wsssbench.engine.speed import for_inference
 from wsssbench.engine.train import Job, train
 from wsssbench.errors import UserError
 from wsssbench.evaluation import Protocol
-from wsssbench.files import read_json, write_json
+from wsssbench.files import atomic, read_json, write_json, write_text
 from wsssbench.methods.segmentation import Segmentation
 from wsssbench.models import weights_hash
 from wsssbench.multistage import CRF, SEED, SEGMENT, TRUTH, masks_dir
 from wsssbench.parallel import cpus, in_threads, silent
-from wsssbench.params import ModelSettings, Profile
+from wsssbench.params import ModelSettings, Profile, PufSettings
 from wsssbench.plan import code_hash, roots_of
-from wsssbench.progress import progress
+from wsssbench.progress import note, progress
 from wsssbench.refinement.pamr import one_thread
 from wsssbench.schema import override
 from wsssbench.stages.common import (
@@ -43,6 +45,8 @@ from wsssbench.stages.common import (
 )
 from wsssbench.stages.crf import sharpen_scores
 from wsssbench.stages.plan import check_later
+
+FIRST = "first"
 
 
 def segment(profile: Profile, experiment: str, seed: int) -> Path:
@@ -64,8 +68,13 @@ def segment(profile: Profile, experiment: str, seed: int) -> Path:
     if settings.network != "none":
         folder, _ = open_folder(profile, masks=settings.masks == TRUTH)
         masks, start = _source(recipe, experiment, seed, folder)
-        weights = _learn(recipe, folder, masks, out, experiment, seed)
-        _predict(recipe, folder, weights, out)
+        job = _job(recipe, folder, masks, out, experiment, seed, settings.puf)
+        if settings.cycles:
+            first = dataclasses.replace(job, out=out / FIRST / "network")
+            masks, start = _cycle(recipe, folder, first), (*start, settings.network, "cycle")
+            job = _job(recipe, folder, masks, out, experiment, seed, None)
+        _predict(recipe, folder, train(job), out, recipe.data.scored)
+        checkpoint.path_for(out / FIRST).unlink(missing_ok=True)
         _write_protocols(recipe, out, start)
     write_json(out / "start.json", {"masks": settings.masks, "network": settings.network})
     return out
@@ -91,9 +100,42 @@ def _source(recipe: Profile, experiment: str, seed: int, folder: Folder) -> tupl
     return place / split / "masks", (*protocol.refinement, *(["CRF"] if protocol.crf else []))
 
 
-def _learn(
-    recipe: Profile, folder: Folder, masks: Path, out: Path, experiment: str, seed: int
-) -> Path:
+def _cycle(recipe: Profile, folder: Folder, job: Job) -> Path:
+    """Masks of the training images by a network that learns from those there are; their folder.
+
+    The network is kept beside the checkpoints until the stage is done, as DVC deletes the outputs
+    of an interrupted stage.
+    """
+    out, weights = job.out.parent, job.out / "model.pt"
+    kept, parts = checkpoint.path_for(out), (job.identity, vars(job.settings), job.seed)
+    mark = checkpoint.fingerprint(*parts, torch.__version__)
+    if state := checkpoint.load(kept, mark):
+        note("Going on with the second network.")
+        for name, content in state["texts"].items():
+            write_text(job.out / name, content)
+        with atomic(weights) as stream:
+            torch.save(state["model"], stream)
+    else:
+        train(job)
+        texts = {name: (job.out / name).read_text() for name in ("history.csv", "provenance.json")}
+        state = {"model": torch.load(weights, weights_only=True), "texts": texts}
+        checkpoint.save(kept, state, mark)
+    split = recipe.data.train
+    _predict(recipe, folder, weights, out, [split])
+    kind = SEGMENT if recipe.segment.crf == "none" else f"{SEGMENT}+{CRF}"
+    return out / kind / split / "masks"
+
+
+def _job(
+    recipe: Profile,
+    folder: Folder,
+    masks: Path,
+    out: Path,
+    experiment: str,
+    seed: int,
+    puf: PufSettings | None,
+) -> Job:
+    """The training of a network from the initial weights on a folder of masks."""
     settings, split = recipe.segment, recipe.data.train
     where = f"{recipe.params_file}: segment"
     schedule = override(recipe.train, settings.train, f"{where}.train")
@@ -108,16 +150,17 @@ def _learn(
         "facts": [facts["content_hash"], facts["weights_hash"], facts["settings"]],
         "masks": digest(masks, ids),
     }
-    build = partial(_network, recipe, folder.num_classes, model.weights)
-    job = Job(build, data, schedule, recipe.machine, seed, out / "network", identity, facts)
-    return train(job)
+    build = partial(_network, recipe, folder.num_classes, model.weights, puf)
+    return Job(build, data, schedule, recipe.machine, seed, out / "network", identity, facts)
 
 
 def _model(recipe: Profile) -> ModelSettings:
     return override(recipe.model, recipe.segment.model, f"{recipe.params_file}: segment.model")
 
 
-def _network(recipe: Profile, num_classes: int, weights: str) -> Segmentation:
+def _network(
+    recipe: Profile, num_classes: int, weights: str, puf: PufSettings | None = None
+) -> Segmentation:
     settings, backbone = recipe.segment, build_backbone(_model(recipe), weights)
     return Segmentation(
         backbone,
@@ -125,18 +168,21 @@ def _network(recipe: Profile, num_classes: int, weights: str) -> Segmentation:
         network=settings.network,
         width=settings.width,
         balanced=settings.balanced,
+        puf=puf and dataclasses.asdict(puf),
     )
 
 
-def _predict(recipe: Profile, folder: Folder, weights: Path, out: Path) -> None:
-    """Masks of all scored splits, without image labels."""
+def _predict(
+    recipe: Profile, folder: Folder, weights: Path, out: Path, splits: Iterable[str]
+) -> None:
+    """Masks of the splits, without image labels."""
     settings, device = recipe.segment, devices.choose(recipe.machine)
     dtype = devices.precision(recipe.machine, device)
     learner = _network(recipe, folder.num_classes, "none")
     learner.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     learner = learner.to(device, memory_format=torch.channels_last).eval()
     learner = for_inference(learner, dtype)
-    for split in recipe.data.scored:
+    for split in splits:
         ids = folder.ids(split)
         batches = same_size_batches(folder, ids, recipe.pseudo_masks.batch_size)
         data = DataLoader(
