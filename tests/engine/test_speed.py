@@ -1,11 +1,13 @@
 """The copy for inference gives the same maps."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from wsssbench import methods, models
-from wsssbench.engine.speed import for_inference
+from wsssbench.engine.speed import for_inference, pointwise_on_onednn
 from wsssbench.methods.segmentation import Segmentation
 
 
@@ -81,3 +83,17 @@ def test_only_what_runs_in_this_order_is_folded():
     quick, x = for_inference(own), torch.randn(4, 3, 8, 8)
     assert sum(isinstance(m, nn.BatchNorm2d) for m in quick.modules()) == 2
     torch.testing.assert_close(quick(x), own(x))
+
+
+def test_pointwise_convolutions_compute_and_learn_the_same():
+    usual, images = make(backbone="mobilenet_v2"), torch.randn(2, 3, 64, 64)
+    quick = copy.deepcopy(usual)
+    pointwise_on_onednn(quick)
+    for method in (usual, quick):
+        method.network(images).logits.square().mean().backward()
+    gradients = [dict(method.network.backbone.named_parameters()) for method in (usual, quick)]
+    for name, parameter in gradients[0].items():
+        if parameter.grad is not None:
+            torch.testing.assert_close(
+                gradients[1][name].grad, parameter.grad, rtol=1e-3, atol=1e-6
+            )

@@ -1,4 +1,4 @@
-"""A copy of a network that gives the same maps in less time on a CPU."""
+"""The same network in less time on a CPU: in training, and as a copy for inference."""
 
 import copy
 from collections.abc import Iterator
@@ -18,9 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def for_inference(network: Network, dtype: torch.dtype = torch.float32) -> Network:
     """A copy whose batch norms are folded into the convolutions before them, 1×1 ones on oneDNN.
 
-    Values differ by float32 rounding, so a GPU or another precision gets the network itself. With
-    one thread PyTorch hands an undilated 1×1 convolution of fewer than 16 images to a routine that
-    takes twice the time; a dilation does not change what a single weight computes.
+    Values differ by float32 rounding, so a GPU or another precision gets the network itself.
 
     Args:
         network: in evaluation mode; it stays as it is.
@@ -38,10 +36,19 @@ def for_inference(network: Network, dtype: torch.dtype = torch.float32) -> Netwo
             if isinstance(first, nn.Conv2d) and _fixed(second):
                 setattr(parent, convolution, fuse_conv_bn_eval(first, second))
                 setattr(parent, norm, nn.Identity())
+    pointwise_on_onednn(network)
+    return network
+
+
+def pointwise_on_onednn(network: nn.Module) -> None:
+    """Let the 1×1 convolutions of a network on the CPU run on oneDNN always.
+
+    With one thread PyTorch hands an undilated one of fewer than 16 images to a routine that takes
+    twice the time; a dilation does not change what a single weight computes.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             module.dilation = (2, 2)
-    return network
 
 
 def _pairs(parent: nn.Module) -> Iterator[tuple[str, str]]:

@@ -31,6 +31,7 @@ from wsssbench.engine.distributed import (
     mean_over_processes,
     process_group,
 )
+from wsssbench.engine.speed import pointwise_on_onednn
 from wsssbench.errors import UserError
 from wsssbench.files import atomic, write_json, write_text
 from wsssbench.methods.base import Learner, Progress
@@ -99,6 +100,8 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
     method = job.build()
     method.begin(torch.from_numpy(job.dataset.labels))
     method = method.to(device, memory_format=torch.channels_last)
+    if device.type == "cpu":
+        pointwise_on_onednn(method)
     optimizer = optimiser.make(method.parameter_groups(), settings)
     ema = _average(method, settings.ema) if settings.ema else None
     batches = GlobalBatches(len(job.dataset), settings.batch_size, job.seed, world.rank, world.size)
