@@ -10,8 +10,8 @@ from torch.nn.functional import pad
 from wsssbench import models
 from wsssbench.errors import UserError
 from wsssbench.methods import check_settings
-from wsssbench.methods.afa import (
-    AFA,
+from wsssbench.methods.afa import AFA
+from wsssbench.methods.afa_labels import (
     ParSettings,
     par_labels,
     refine_inside,
