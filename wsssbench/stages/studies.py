@@ -1,0 +1,113 @@
+"""Pages of controlled experiments from the measures that their runs left; nothing is trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wsssbench.data import scenes
+from wsssbench.data.folder import Folder
+from wsssbench.errors import UserError
+from wsssbench.files import read_json
+from wsssbench.params import Profile, load
+from wsssbench.reporting import studies
+from wsssbench.reporting.claims import assess, passing
+from wsssbench.reporting.studies import Study
+from wsssbench.stages.study import check, measure_dir, test_root
+
+EMPTY = ["cell", "experiment", "seed", "test", "kind", "label", "class", "role", "measure", "value",
+         "n", "main"]  # fmt: skip
+
+
+def report(profile: Profile) -> Path:
+    """Write reports/<study>/ from the runs that exist; those that are missing are counted.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        UserError: this profile is no study, or a name in it is wrong.
+    """
+    return studies.write_study(collect(profile), Path("reports") / profile.profile)
+
+
+def summary() -> Path:
+    """Write reports/studies/ about all studies in profiles/ that have runs.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        UserError: no study has any.
+    """
+    profiles = [load(path) for path in sorted(Path("profiles").glob("*/params.yaml"))]
+    found = [collect(profile) for profile in profiles if profile.study]
+    found = [study for study in found if study.records]
+    if not found:
+        raise UserError(
+            "No study has any run. Make some: python -m wsssbench study -p PROFILE, with one of "
+            f"{', '.join(p.profile for p in profiles if p.study) or '(no study in profiles/)'}."
+        )
+    return studies.write_summary(found, Path("reports") / "studies")
+
+
+def collect(profile: Profile) -> Study:
+    """The measures of a study's finished runs and what they say of its claims."""
+    check(profile)
+    study, grid = profile.study, profile.grid
+    parts, records = [], []
+    for cell in grid.cells:
+        for experiment in grid.experiments:
+            for seed in grid.seeds:
+                path = measure_dir(profile, cell, experiment, seed)
+                if not (path / "record.json").exists():
+                    continue
+                record = read_json(path / "record.json", "Run it again.")
+                part = pd.read_csv(path / "measures.csv", keep_default_na=False, na_values=[""])
+                part[["cell", "experiment", "seed"]] = cell, experiment, seed
+                part[["kind", "role"]] = part[["kind", "role"]].fillna("")
+                part["main"] = part["kind"] == record["kinds"][0]
+                parts.append(part)
+                records.append(record)
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=EMPTY)
+    tests = list(study.tests)
+    table, left_out = passing(table, study.gate, study.gate_roles, tests[0])
+    return Study(
+        name=profile.profile,
+        title=profile.report.title,
+        note=profile.report.note,
+        settings=study,
+        cells=grid.cells,
+        experiments={name: profile.experiments[name].title or name for name in grid.experiments},
+        seeds=grid.seeds,
+        table=table,
+        records=records,
+        left_out=left_out,
+        found=assess(table, study.claims, tests),
+        pictures={test: pictures(profile, test) for test in tests} if records else {},
+    )
+
+
+def pictures(profile: Profile, test: str, number: int = 0) -> dict:
+    """The same test picture of each cell with its layers, for `study_figures.cell_pictures`.
+
+    Args:
+        profile: a study of which all cells have been drawn.
+        test: the test set.
+        number: of the picture; the first one from there on that has a companion, if any has.
+    """
+    shown = {}
+    for cell in profile.grid.cells:
+        root = test_root(profile, cell, test)
+        if not root.is_dir():
+            continue
+        folder = Folder(root)
+        ids = folder.ids("val")
+        layers = {name: scenes.read_hidden(root, name) for name in ids[number : number + 24]}
+        beside = [name for name in layers if layers[name]["companion"].any()]
+        name = (beside or list(layers))[0]
+        thing, part = folder.mask(name) > 0, layers[name]["part"] > 0
+        companion = layers[name]["companion"] > 0
+        drawn = {"body": thing & ~part, "unique part": part, "companion": companion}
+        shown[cell] = (folder.image(name), {key: np.asarray(v) for key, v in drawn.items()})
+    return shown
