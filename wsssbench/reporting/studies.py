@@ -74,6 +74,12 @@ class Study:
     found: Sequence[Found]
     pictures: Mapping[str, Mapping] = field(default_factory=dict)
 
+    def title_of(self, row: str) -> str:
+        """Title of the experiment of a row, with the kind of maps if it names one."""
+        experiment, _, kind = row.partition("/")
+        title = self.experiments.get(experiment, experiment)
+        return f"{title}, {kind}" if kind else title
+
     @property
     def under(self) -> str:
         """Where the numbers of a table come from, in a line."""
@@ -130,9 +136,9 @@ def write_summary(studies: Sequence[Study], out: Path) -> Path:
         The path of index.html.
     """
     drawn, parts = {}, [Section("claims", "Mechanism by method", [EFFECTS, VERDICTS], [],
-                                [claims_table(studies)])]  # fmt: skip
+                                [claims_table(studies, several=True)])]  # fmt: skip
     for study in studies:
-        drawing = _forest(study)
+        drawing = _forest(study, study.name)
         if drawing:
             drawn[drawing] = _svg(drawing)
             text = [study.settings.question, study.under]
@@ -146,14 +152,15 @@ def write_summary(studies: Sequence[Study], out: Path) -> Path:
     return _write(out, "Do the claimed mechanisms work?", "studies", note, "", facts, parts, drawn)
 
 
-def claims_table(studies: Sequence[Study]) -> Table:
-    """One row per claim: effect, interval, expected sign, verdict."""
+def claims_table(studies: Sequence[Study], several: bool = False) -> Table:
+    """One row per claim: effect, interval, expected sign, verdict; or of `several` studies."""
     lines = []
     for study in studies:
         for one in study.found:
             claim, effect = one.claim, one.effect
             lines.append({
                 "study": study.title or study.name,
+                "method": study.title_of(claim.experiment),
                 "claim": claim.name,
                 "mechanism": claim.mechanism,
                 "contrast": one.contrast,
@@ -170,22 +177,24 @@ def claims_table(studies: Sequence[Study]) -> Table:
                 "mean": effect.mean, "low": effect.low, "high": effect.high,
                 "seeds": effect.seeds, "runs": study.under,
             })  # fmt: skip
-    columns = [Column("mechanism", "what should happen"), Column("contrast", "compared"),
-               Column("measure", "measure"), Column("roles", "classes of role"),
+    columns = [Column("mechanism", "what should happen"), Column("verdict", "verdict"),
                Column("expected", "expected", "range"), Column("effect", "effect", "range"),
                Column("interval", "95 % interval", "range"),
-               Column("agreeing", "seeds of this sign", "range"),
-               Column("classes", "classes of this sign", "range"),
-               Column("verdict", "verdict")]  # fmt: skip
-    if len(studies) > 1:
-        columns.insert(0, Column("study", "study"))
+               Column("agreeing", "seeds of its sign", "range"),
+               Column("classes", "classes of its sign", "range"),
+               Column("contrast", "compared"), Column("measure", "measure"),
+               Column("roles", "classes")]  # fmt: skip
+    if several:
+        columns = [c for c in columns if c.key not in ("classes", "contrast", "roles")]
+        columns[:0] = [Column("study", "study"), Column("method", "method")]
     frame = pd.DataFrame(lines, columns=[*lines[0]] if lines else [c.key for c in columns])
     shown = tuple(
         c for c in columns if c.key in ("expected", "verdict") or frame[c.key].ne("").any()
     )
-    under = studies[0].under if len(studies) == 1 else ""
-    measures = dict.fromkeys(frame["measure"]) if lines else ()
-    notes = tuple(f"{name}: {MEASURES[name]}." for name in measures)
+    under = " ".join(f"{study.title or study.name}: {study.under}" for study in studies)
+    under = under if several else studies[0].under
+    texts = [f"{name}: {MEASURES[name]}" for name in dict.fromkeys(frame["measure"])]
+    notes = (f"{'; '.join(texts)}.",) if texts else ()
     return Table("claims", "Claims and what was seen of them.", frame, shown, notes, under=under)
 
 
@@ -207,7 +216,7 @@ def _knobs(study: Study) -> list[tuple[str, str]]:
 def _drawings(study: Study) -> list[Drawing]:
     found = []
     for test, pictures in study.pictures.items():
-        figure = cell_pictures(pictures)
+        figure = cell_pictures(pictures, f"Test set {test}")
         text = "A test picture in each cell and the layers below it."
         found.append(Drawing(f"cells_{test}", "cells", f"Test set {test}", text, figure))
     found += [one for one in (_forest(study),) if one]
@@ -231,13 +240,13 @@ def _told(lines: pd.DataFrame, measure: str) -> str:
     return f"{MEASURES[measure]}: {text}."
 
 
-def _forest(study: Study) -> Drawing | None:
+def _forest(study: Study, name: str = "claims") -> Drawing | None:
     run = [one for one in study.found if one.effect.seeds]
     if not run:
         return None
     text = "; ".join(f"{one.claim.name}: {signed(one.effect.mean)}, {one.verdict}" for one in run)
-    title = "Effects"
-    return Drawing("claims", "claims", title, f"{text}.", forest(run, title))
+    title = "Effects and their 95 % intervals"
+    return Drawing(name, "claims", title, f"{text}.", forest(run, title))
 
 
 def _means(study: Study, figure: str) -> Table | None:
@@ -246,14 +255,21 @@ def _means(study: Study, figure: str) -> Table | None:
     lines = curves(study.table, measure, test, roles)
     if lines.empty:
         return None
-    lines["interval"] = [f"{one.low:.3f} to {one.high:.3f}" if one.low == one.low else ""
-                         for one in lines.itertuples()]  # fmt: skip
-    columns = (Column("row", "row"), Column("cell", "cell"), Column("mean", "mean", "fraction"),
-               Column("interval", "95 % interval", "range"),
-               Column("seeds", "seeds", "count"))  # fmt: skip
+    lines["spread"] = (lines["high"] - lines["low"]) / 2
+    wide = lines.pivot(index="row", columns="cell", values=["mean", "spread", "seeds"])
+    wide = wide.reindex(dict.fromkeys(lines["row"]))
+    cells = [cell for cell in study.cells if cell in wide["mean"]]
+    frame = pd.DataFrame({"row": wide.index})
+    for cell in cells:
+        frame[cell], frame[f"{cell}_sd"] = (
+            wide[key][cell].to_numpy() for key in ("mean", "spread")
+        )
+        frame[f"{cell}_seeds"] = wide["seeds"][cell].to_numpy()
+    columns = (Column("row", "row"), *(Column(cell, cell, "fraction") for cell in cells))
     of = f" of classes of role {', '.join(roles)}" if roles else ""
     caption = f"{measure}: {MEASURES[measure]}{of}, test set {test}."
-    return Table(_key(figure), caption, lines, columns, under=study.under)
+    notes = ("± is half of the 95 % interval over seeds.",)
+    return Table(_key(figure), caption, frame, columns, notes, under=study.under)
 
 
 def _runs(study: Study) -> Table:

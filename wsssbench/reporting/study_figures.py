@@ -1,5 +1,6 @@
 """Figures of a controlled experiment: what is dialled in, measures over it, the claims' effects."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -32,13 +33,16 @@ ROW_IN = 0.42
 
 
 @styled
-def cell_pictures(pictures: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]) -> Figure:
+def cell_pictures(
+    pictures: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]], title: str
+) -> Figure:
     """One column per cell: the picture, and below it what its pixels are.
 
     Args:
         pictures: {cell: (image (H, W, 3) uint8, {name in LAYERS: (H, W) bool})}.
+        title: above the panels.
     """
-    figure = Figure(figsize=(max(WIDTH_IN, 1.5 * len(pictures)), 3.7))
+    figure = Figure(figsize=(max(WIDTH_IN, 1.3 * len(pictures)), 3.5))
     axes = figure.subplots(2, len(pictures), squeeze=False)
     shown = {name for _, layers in pictures.values() for name, layer in layers.items()
              if layer.any()}  # fmt: skip
@@ -49,7 +53,8 @@ def cell_pictures(pictures: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarr
             paint[layer] = 0.3 * grey[layer] + 0.7 * np.array(to_rgb(LAYERS[name]))
         axes[0, column].imshow(image)
         axes[1, column].imshow(paint)
-        axes[0, column].set_title(cell, fontsize=9)
+        axes[0, column].set_title(cell, fontsize=9, fontweight="normal", loc="center")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -80,7 +85,7 @@ def over_cells(curves: pd.DataFrame, cells: Sequence[str], title: str, label: st
         axes.plot(x, part["mean"], marker=markers[name], markersize=5, **look)
         axes.vlines(x, part["low"], part["high"], linewidth=1.1, **look)
     axes.set_xticks(range(len(cells)), cells)
-    axes.set(ylabel=label, xlim=(-0.4, len(cells) - 0.6))
+    axes.set(ylabel=textwrap.fill(label, 38), xlim=(-0.4, len(cells) - 0.6))
     axes.margins(y=0.1)
     axes.set_title(title)
     keys = [

@@ -13,10 +13,9 @@ from wsssbench.params import Profile, load
 from wsssbench.reporting import studies
 from wsssbench.reporting.claims import assess, passing
 from wsssbench.reporting.studies import Study
-from wsssbench.stages.study import check, measure_dir, test_root
+from wsssbench.stages.study import COLUMNS, check, measure_dir, test_root
 
-EMPTY = ["cell", "experiment", "seed", "test", "kind", "label", "class", "role", "measure", "value",
-         "n", "main"]  # fmt: skip
+TYPES = {"label": int, "value": float, "seed": int, "main": bool}
 
 
 def report(profile: Profile) -> Path:
@@ -69,7 +68,8 @@ def collect(profile: Profile) -> Study:
                 part["main"] = part["kind"] == record["kinds"][0]
                 parts.append(part)
                 records.append(record)
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=EMPTY)
+    empty = pd.DataFrame(columns=[*COLUMNS, "cell", "experiment", "seed", "main"]).astype(TYPES)
+    table = pd.concat(parts, ignore_index=True) if parts else empty
     tests = list(study.tests)
     table, left_out = passing(table, study.gate, study.gate_roles, tests[0])
     return Study(
