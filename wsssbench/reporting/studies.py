@@ -16,7 +16,7 @@ from wsssbench.reporting.claims import RUN, Found, curves
 from wsssbench.reporting.drawing import Drawing, file_name
 from wsssbench.reporting.rendering import render
 from wsssbench.reporting.sections import Section
-from wsssbench.reporting.study_figures import cell_pictures, forest, over_cells
+from wsssbench.reporting.study_figures import Shown, cell_pictures, forest, over_cells
 from wsssbench.reporting.style import svg, write_figure
 from wsssbench.reporting.table import Column, Table
 
@@ -39,8 +39,9 @@ OVER_CELLS = (
     "one for all."
 )
 DIALLED = (
-    "The same test picture in all cells, and below it what the pixels are. Nothing of this is "
-    "shown to a training, which gets pictures and image labels."
+    "The same test picture in all cells, what its pixels are, and each method's map of one of its "
+    "classes after training with the first seed, dark for 0, yellow for the map's maximum. A "
+    "training gets pictures and image labels and nothing else."
 )
 
 
@@ -58,7 +59,7 @@ class Study:
         records: of the finished runs.
         left_out: runs that did not pass the gate, see `claims.passing`.
         found: its claims.
-        pictures: {test: for `study_figures.cell_pictures`}.
+        pictures: {test: {cell: a picture}}.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Study:
     records: Sequence[Mapping[str, Any]]
     left_out: pd.DataFrame
     found: Sequence[Found]
-    pictures: Mapping[str, Mapping] = field(default_factory=dict)
+    pictures: Mapping[str, Mapping[str, Shown]] = field(default_factory=dict)
 
     def title_of(self, row: str) -> str:
         """Title of the experiment of a row, with the kind of maps if it names one."""
@@ -88,9 +89,9 @@ class Study:
         text += f"seeds {', '.join(map(str, self.seeds))}"
         if self.settings.gate:
             text += f"; {len(self.left_out)} left out by the gate"
-        for key, word in (("dataset", ""), ("device", ""), ("git_revision", "revision ")):
+        for key, word in (("device", ""), ("git_revision", "revision ")):
             values = dict.fromkeys(str(r["provenance"].get(key)) for r in self.records)
-            if values and key != "dataset":
+            if values:
                 text += f"; {word}{', '.join(values)}"
         return text + "."
 
@@ -217,7 +218,7 @@ def _drawings(study: Study) -> list[Drawing]:
     found = []
     for test, pictures in study.pictures.items():
         figure = cell_pictures(pictures, f"Test set {test}")
-        text = "A test picture in each cell and the layers below it."
+        text = "A test picture in each cell, what its pixels are, and the methods' maps of it."
         found.append(Drawing(f"cells_{test}", "cells", f"Test set {test}", text, figure))
     found += [one for one in (_forest(study),) if one]
     for name in study.settings.figures:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from wsssbench.reporting.claims import Found
+from wsssbench.reporting.overlays import class_overlay, heat_overlay
 from wsssbench.reporting.style import (
     COLOURS,
     WIDTH_IN,
@@ -32,34 +34,56 @@ VERDICTS = {  # colour, marker
 ROW_IN = 0.42
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A test picture of a cell.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        layers: (H, W) uint8, place in LAYERS from 1, 0 for the rest.
+        maps: {title of a method: (H, W) float in [0, 1], its map of one class}.
+    """
+
+    image: np.ndarray
+    layers: np.ndarray
+    maps: Mapping[str, np.ndarray]
+
+
 @styled
-def cell_pictures(
-    pictures: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]], title: str
-) -> Figure:
-    """One column per cell: the picture, and below it what its pixels are.
+def cell_pictures(pictures: Mapping[str, Shown], title: str) -> Figure:
+    """One column per cell: the picture, what its pixels are, and the maps of the methods.
 
     Args:
-        pictures: {cell: (image (H, W, 3) uint8, {name in LAYERS: (H, W) bool})}.
+        pictures: {cell: the same picture there}.
         title: above the panels.
     """
-    figure = Figure(figsize=(max(WIDTH_IN, 1.3 * len(pictures)), 3.5))
-    axes = figure.subplots(2, len(pictures), squeeze=False)
-    shown = {name for _, layers in pictures.values() for name, layer in layers.items()
-             if layer.any()}  # fmt: skip
-    for column, (cell, (image, layers)) in enumerate(pictures.items()):
-        grey = image.mean(axis=2, keepdims=True) / 255
-        paint = np.broadcast_to(0.75 + 0.25 * grey, image.shape).copy()
-        for name, layer in layers.items():
-            paint[layer] = 0.3 * grey[layer] + 0.7 * np.array(to_rgb(LAYERS[name]))
-        axes[0, column].imshow(image)
-        axes[1, column].imshow(paint)
+    methods = list(dict.fromkeys(name for shown in pictures.values() for name in shown.maps))
+    rows = ["picture", "pixels", *methods]
+    size = max(WIDTH_IN, 1.3 * len(pictures)), 0.8 + 1.25 * len(rows)
+    figure = Figure(figsize=size)
+    axes = figure.subplots(len(rows), len(pictures), squeeze=False)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[1 : len(LAYERS) + 1] = [[255 * v for v in to_rgb(c)] for c in LAYERS.values()]
+    for column, (cell, shown) in enumerate(pictures.items()):
+        panels = {
+            "picture": shown.image,
+            "pixels": class_overlay(shown.image, shown.layers, colours),
+        }
+        panels |= {name: heat_overlay(shown.image, heat) for name, heat in shown.maps.items()}
+        for row, name in enumerate(rows):
+            if name in panels:
+                axes[row, column].imshow(panels[name])
         axes[0, column].set_title(cell, fontsize=9, fontweight="normal", loc="center")
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         axis.grid(False)
-    keys = [Patch(color=colour, label=name) for name, colour in LAYERS.items() if name in shown]
+    for row, name in enumerate(rows):
+        axes[row, 0].set_ylabel(textwrap.fill(name, 18), fontsize=8)
+    present = {place for shown in pictures.values() for place in np.unique(shown.layers)}
+    named = enumerate(LAYERS.items(), 1)
+    keys = [Patch(color=colour, label=name) for i, (name, colour) in named if i in present]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys))
     return figure
 

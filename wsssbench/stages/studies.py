@@ -13,7 +13,8 @@ from wsssbench.params import Profile, load
 from wsssbench.reporting import studies
 from wsssbench.reporting.claims import assess, passing
 from wsssbench.reporting.studies import Study
-from wsssbench.stages.study import COLUMNS, check, measure_dir, test_root
+from wsssbench.reporting.study_figures import Shown
+from wsssbench.stages.study import COLUMNS, SHOWN, check, measure_dir, test_root
 
 TYPES = {"label": int, "value": float, "seed": int, "main": bool}
 
@@ -88,26 +89,44 @@ def collect(profile: Profile) -> Study:
     )
 
 
-def pictures(profile: Profile, test: str, number: int = 0) -> dict:
-    """The same test picture of each cell with its layers, for `study_figures.cell_pictures`.
+def pictures(profile: Profile, test: str) -> dict[str, Shown]:
+    """A test picture of each cell with its layers, and what the first seed's runs make of it.
 
-    Args:
-        profile: a study of which all cells have been drawn.
-        test: the test set.
-        number: of the picture; the first one from there on that has a companion, if any has.
+    The same picture in all cells: of those whose maps are kept the first one with a companion, or
+    else the first one with the last class, which is the tail of a pair; that class's maps.
     """
-    shown = {}
+    shown, chosen = {}, None
     for cell in profile.grid.cells:
         root = test_root(profile, cell, test)
         if not root.is_dir():
             continue
         folder = Folder(root)
-        ids = folder.ids("val")
-        layers = {name: scenes.read_hidden(root, name) for name in ids[number : number + 24]}
-        beside = [name for name in layers if layers[name]["companion"].any()]
-        name = (beside or list(layers))[0]
-        thing, part = folder.mask(name) > 0, layers[name]["part"] > 0
-        companion = layers[name]["companion"] > 0
-        drawn = {"body": thing & ~part, "unique part": part, "companion": companion}
-        shown[cell] = (folder.image(name), {key: np.asarray(v) for key, v in drawn.items()})
+        chosen = chosen or _choose(folder)
+        name, label = chosen
+        truth, hidden = folder.mask(name), scenes.read_hidden(root, name)
+        layers = (truth > 0).astype(np.uint8)
+        layers[hidden["part"] > 0] = 2
+        layers[(hidden["companion"] > 0) & (truth == 0)] = 3
+        maps = {}
+        for experiment in profile.grid.experiments:
+            path = measure_dir(profile, cell, experiment, profile.grid.seeds[0]) / "maps.npz"
+            if path.exists():
+                with np.load(path) as stored:
+                    heat = stored[f"{test} {name} {label}"] / 255
+                maps[profile.experiments[experiment].title or experiment] = heat
+        shown[cell] = Shown(folder.image(name), layers, maps)
     return shown
+
+
+def _choose(folder: Folder) -> tuple[str, int]:
+    """Id of the picture to show and the class whose maps are shown."""
+    ids = folder.ids("val")[:SHOWN]
+    best = (ids[0], 0, False)
+    for name in ids:
+        present = np.flatnonzero(folder.label(name)) + 1
+        companion = scenes.read_hidden(folder.root, name)["companion"]
+        beside = [label for label in present if (companion == label).any()]
+        label = int(max(beside or present, default=0))
+        if (bool(beside), label) > (best[2], best[1]):
+            best = (name, label, bool(beside))
+    return best[:2]

@@ -44,6 +44,7 @@ from wsssbench.stages.crf import sharpen_maps
 from wsssbench.stages.prepare import prepare
 from wsssbench.stages.train import train
 
+SHOWN = 8  # pictures of a test set whose maps are kept for the page
 COLUMNS = ["test", "kind", "label", "class", "role", "measure", "value", "n"]
 
 
@@ -140,7 +141,9 @@ def run(profile: Profile, cell: str, experiment: str, seed: int) -> Path:
         with _alone(root):
             scenes.prepare(root, **_test_options(profile, cell, test))
     trained = _train(inner, experiment, seed)
-    rows = measure(profile, cell, experiment, seed)
+    rows, maps = measure(profile, cell, experiment, seed)
+    with atomic(out / "maps.npz") as stream:
+        np.savez_compressed(stream, **maps)
     write_text(out / "measures.csv", rows.to_csv(index=False, float_format="%.6f"))
     record = {
         "study": profile.profile,
@@ -200,15 +203,18 @@ def cell_settings(profile: Profile, cell: str) -> SceneSettings:
     return make_settings({**profile.data.options, **profile.study.cells[cell]})
 
 
-def measure(profile: Profile, cell: str, experiment: str, seed: int) -> pd.DataFrame:
+def measure(
+    profile: Profile, cell: str, experiment: str, seed: int
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """The measures of a trained run on all test sets of its cell.
 
     Returns:
         COLUMNS; `label` 0 and empty `class` for all classes together, `role` that of the class in
-        the cell's training pictures.
+        the cell's training pictures. And the main maps of the first SHOWN pictures of each test
+        set, {"<test> <id> <label>": (H, W) uint8, 255 for 1}.
     """
     inner, settings = profile.cell(cell, seed), cell_settings(profile, cell)
-    roles, rows = settings.roles(), []
+    roles, rows, maps = settings.roles(), [], {}
     partners = {label: partner(settings, label) for label in roles}
     for test in profile.study.tests:
         folder = Folder(test_root(profile, cell, test))
@@ -222,6 +228,9 @@ def measure(profile: Profile, cell: str, experiment: str, seed: int) -> pd.DataF
         companions = np.zeros_like(present)
         for row, case in enumerate(next(iter(cases.values()))):
             companions[row, np.unique(case.companion[case.companion > 0]) - 1] = True
+        for name, case in zip(ids[:SHOWN], next(iter(cases.values()))):
+            for key, scores in zip(case.keys, case.maps):
+                maps[f"{test} {name} {key}"] = np.rint(255 * scores).astype(np.uint8)
         found = {"": mechanisms.of_tags(probabilities, present, companions)}
         for kind, shown in cases.items():
             found |= _measured(profile, experiment, kind, shown, folder, partners)
@@ -230,7 +239,7 @@ def measure(profile: Profile, cell: str, experiment: str, seed: int) -> pd.DataF
                 name = folder.classes[value.label - 1] if value.label else ""
                 row = [test, kind, value.label, name, roles.get(value.label, "")]
                 rows.append([*row, value.measure, value.value, value.n])
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS), maps
 
 
 def _cases(
