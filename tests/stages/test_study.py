@@ -14,6 +14,7 @@ from toy_profile import write_params
 from wsssbench.data.folder import Folder
 from wsssbench.errors import UserError
 from wsssbench.evaluation.mechanisms import MASKS, MEASURES
+from wsssbench.evaluation.paired import LEAST_SEEDS
 from wsssbench.params import Claim, load
 from wsssbench.reporting.claims import assess, curves, differences, passing
 from wsssbench.stages import study as stage
@@ -202,6 +203,22 @@ def test_mistakes_are_named_before_anything_runs(tmp_path, change, text):
         stage.check(load(params(tmp_path, **change)))
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+STUDIES = sorted((Path(__file__).parents[2] / "profiles").glob("study_*/params.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.parent.name)
+def test_studies_of_the_repository_are_sound(path):
+    profile = load(path)
+    stage.check(profile)
+    assert len(profile.grid.seeds) >= LEAST_SEEDS
+    assert {claim.experiment.partition("/")[0] for claim in profile.study.claims} <= {
+        *profile.grid.experiments
+    }
+    assert {cell for claim in profile.study.claims for cell in claim.cells + claim.reference} <= {
+        *profile.grid.cells
+    }
 
 
 def lines(rows):
