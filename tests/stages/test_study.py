@@ -188,7 +188,7 @@ def test_initial_weights_of_its_own(tmp_path, monkeypatch):
         ({"pretrain": {"cell": "small", "experiment": "cam"}}, "go together"),
         ({"cells": {"large": {"part_rato": 1}, "small": {}}}, "Did you mean 'part_ratio'"),
         ({"claims": [{**PROBLEM, "measure": "body_recal@best"}]}, "Did you mean 'body_recall@"),
-        ({"claims": [{**PROBLEM, "experiment": "cam/scgg"}]}, "cam/scgg: Unknown kind 'scgg'"),
+        ({"claims": [{**PROBLEM, "experiment": "cam/scgg"}]}, "(problem): Unknown kind 'scgg'"),
         ({"claims": [{**PROBLEM, "cells": ["smal"]}]}, "Did you mean 'small'"),
         ({"claims": [{**PROBLEM, "reference": []}]}, "give a control or reference cells"),
         ({"claims": [PROBLEM, PROBLEM]}, "two claims have this name"),

@@ -81,7 +81,10 @@ def check(profile: Profile) -> None:
             raise UserError(f"{where}.claims ({claim.name}): "
                             f"{unknown('measure', claim.measure, known)}")  # fmt: skip
         for row in filter(None, (claim.experiment, claim.control)):
-            split_row(profile, row)
+            experiment, _, kind = row.partition("/")
+            shown = study_kinds(profile, experiment)
+            if kind and kind not in shown:
+                raise UserError(f"{where}.claims ({claim.name}): {unknown('kind', kind, shown)}")
     for figure in study.figures:
         measure, test, _ = study.figure(figure)
         for kind, name, valid in (("measure", measure, mechanisms.MEASURES),
@@ -90,25 +93,16 @@ def check(profile: Profile) -> None:
                 raise UserError(f"{where}.figures: {unknown(kind, name, valid)}")
 
 
-def split_row(profile: Profile, row: str) -> tuple[str, str]:
-    """Experiment and kind of a row `experiment` (its first kind) or `experiment/kind`.
-
-    Raises:
-        UserError: the experiment is not shown so.
-    """
-    experiment, _, kind = row.partition("/")
-    known = study_kinds(profile, experiment)
-    if kind and kind not in known:
-        raise UserError(f"{profile.params_file}: study: {row}: {unknown('kind', kind, known)}")
-    return experiment, kind or known[0]
-
-
 def study_kinds(profile: Profile, experiment: str) -> tuple[str, ...]:
     """The kinds in which the study measures an experiment, those after a dense CRF included."""
-    kinds, crf = kinds_of(profile, experiment), profile.study.crf
-    sharp = [f"{kind}+crf" for place, kind in enumerate(kinds)
-             if f"{experiment}/{kind}" in crf or (place == 0 and experiment in crf)]  # fmt: skip
-    return (*kinds, *sharp)
+    kinds = kinds_of(profile, experiment)
+    return (*kinds, *(f"{kind}+crf" for kind in kinds if _crf_of(profile, experiment, kind)))
+
+
+def _crf_of(profile: Profile, experiment: str, kind: str) -> str:
+    """The parameter set of the dense CRF that a row is refined by, empty for none."""
+    crf, main = profile.study.crf, kinds_of(profile, experiment)[0]
+    return crf.get(f"{experiment}/{kind}") or (crf.get(experiment, "") if kind == main else "")
 
 
 def measure_dir(profile: Profile, cell: str, experiment: str, seed: int) -> Path:
@@ -278,8 +272,7 @@ def _measured(
     partners: dict[int, int],
 ) -> dict[str, list[Value]]:
     """{kind: values}, and those of `<kind>+crf` where the study asks for it."""
-    crf, first = profile.study.crf, kind == kinds_of(profile, experiment)[0]
-    parameters = crf.get(f"{experiment}/{kind}") or (crf.get(experiment) if first else None)
+    parameters = _crf_of(profile, experiment, kind)
     at = {"best": mechanisms.best_threshold(cases, len(partners) + 1)}
     at["fixed"] = profile.pseudo_masks.threshold
     found = {kind: mechanisms.of_maps(cases, partners)}
