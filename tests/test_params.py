@@ -170,7 +170,8 @@ def test_profiles_of_the_repository_load(pytestconfig):
         profile = load(path)
         assert (top / profile.params_file) == path
         assert (path.parent / profile.root).resolve() == top
-        assert path.with_name("dvc.yaml").resolve() == top / "dvc.yaml"
+        stages = "profiles/study.dvc.yaml" if profile.study else "dvc.yaml"
+        assert path.with_name("dvc.yaml").resolve() == top / stages
         names.add(profile.profile)
     assert {"scenes", "msrc17", "voc12", "coco14"} <= names
     assert set(PARAMS) <= {field for field in profile.__dataclass_fields__}

@@ -314,6 +314,41 @@ def run(
 
 
 @app.command()
+def study(
+    profile: ProfileOption,
+    experiment: ExperimentOption = (),
+    cell: Annotated[
+        list[str], typer.Option("--cell", "-c", help="Default: all of the profile's grid.")
+    ] = (),
+    seed: SeedOption = (),
+    pages: Annotated[bool, typer.Option("--report/--no-report", help="Write the page.")] = True,
+) -> None:
+    """Runs of a controlled experiment, then its page; what is there with its settings is kept.
+
+    Several processes may share the list, e.g. one per seed: -s 0, -s 1, …
+    """
+    from wsssbench.stages import study as stage
+    from wsssbench.stages.studies import report
+
+    chosen = _profile(profile)
+    stage.check(chosen)
+    for one in seed or chosen.grid.seeds:  # seed by seed: a study cut short is whole for some
+        for name in cell or chosen.grid.cells:
+            for method in experiment or chosen.grid.experiments:
+                typer.echo(stage.run(chosen, name, method, one))
+    if pages:
+        typer.echo(report(chosen))
+
+
+@app.command()
+def studies() -> None:
+    """reports/studies/: all claims of all studies in profiles/ in one table."""
+    from wsssbench.stages.studies import summary
+
+    typer.echo(summary())
+
+
+@app.command()
 def methods() -> None:
     """Methods, their settings and defaults."""
     from wsssbench.methods import METHODS, settings_of

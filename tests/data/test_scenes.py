@@ -83,6 +83,16 @@ def test_probabilities():
     assert odd[2] > odd[1] > odd[0]
 
 
+def test_roles_say_who_is_rare():
+    step = SceneSettings(classes=6, medium=2, control_pairs=1, imbalance=9, frequencies="step")
+    roles = ["head", "control head", "medium", "medium", "control tail", "tail"]
+    assert step.roles() == dict(enumerate(roles, 1))
+    swapped = dataclasses.replace(step, swap_roles=True).roles()
+    assert (swapped[1], swapped[2]) == ("tail", "control tail")
+    even = dataclasses.replace(step, imbalance=1).roles()
+    assert (even[1], even[2], even[3]) == ("even", "control even", "medium")
+
+
 def test_frequencies_of_pictures_follow_the_probabilities():
     knobs = SceneSettings(size=24, max_objects=1, imbalance=10, clutter=0, rho=0, q=0)
     labels = [scene.labels for scene in scenes(knobs, 120)]

@@ -213,6 +213,23 @@ def test_bad_settings_touch_nothing(drawn):
     assert contents(drawn) == before
 
 
+def test_contents_are_chosen_for_all_pictures_in_turn(drawn, tmp_path):
+    few = {"size": 40, "train": 8, "val": 0, "holdout": 0, "classes": 4}
+    labels = {}
+    for name in ("singles", "pairs"):
+        prepare(tmp_path / name, contents=name, **few)
+        rows = layout.read_labels(tmp_path / name, layout.read_classes(tmp_path / name))
+        labels[name] = list(rows.values())
+    red, blue, yellow, green = layout.read_classes(drawn)
+    assert labels["singles"] == [[red], [blue], [yellow], [green]] * 2
+    assert labels["pairs"][:2] == [[red, green], [blue, yellow]]
+    assert "contents" not in json.loads((drawn / "settings.json").read_text())
+    with pytest.raises(UserError, match="Did you mean 'pairs'"):
+        prepare(tmp_path / "x", contents="pair", **few)
+    with pytest.raises(UserError, match="all classes are medium"):
+        prepare(tmp_path / "x", contents="pairs", medium=4, **few)
+
+
 def test_splits_without_images_have_no_list(tmp_path):
     prepare(tmp_path, size=32, train=2, val=0, holdout=0)
     assert layout.splits(tmp_path) == ["train"]

@@ -16,6 +16,7 @@ from wsssbench.stages.common import kinds_of, later_kinds_of, segment_recipe
 
 PLANNED = ("train", "pseudo_masks")
 LATER = ("random_walk", "segment")
+STUDY = ("study",)  # of a controlled experiment, in which a run is one stage
 # Of the networks of methods.affinity; their import would tie the code of every training to theirs.
 STRIDES = {"irn": 4, "affinitynet": 8}
 
@@ -34,11 +35,11 @@ def plan(profile: Profile) -> Path:
         check(profile, name)
     recipes = {name: check_later(profile, name) for name in (*profile.grid.multi_stage, *bound)}
     for name, experiment in profile.experiments.items():
-        for stage in PLANNED:
+        for stage in STUDY if profile.study else PLANNED:
             roots = roots_of(stage, code_of(experiment.method, experiment.settings))
             files = [str(path.relative_to(PACKAGE)) for path in code_files(roots)]
             planned = {"code": code_hash(roots), "files": files, "recipe": _recipe(profile, name)}
-            if stage == "pseudo_masks":
+            if stage != "train":
                 planned["maps"] = kinds_of(profile, name)
             write_json(out / name / f"{stage}.json", planned)
     for name, recipe in recipes.items():

@@ -17,8 +17,8 @@ from wsssbench.data import layout
 from wsssbench.data.palette import BACKGROUND, IGNORE, read_mask, write_mask
 from wsssbench.data.scenes.draw import Scene, draw_scene
 from wsssbench.data.scenes.looks import class_names
-from wsssbench.data.scenes.settings import make_settings
-from wsssbench.errors import UserError
+from wsssbench.data.scenes.settings import SceneSettings, make_settings
+from wsssbench.errors import UserError, unknown
 from wsssbench.files import atomic, read_json, write_json
 from wsssbench.progress import progress
 
@@ -26,10 +26,11 @@ DRAWING = 1  # raise it when a change of the code changes a picture: folders are
 HIDDEN = "Hidden"
 SETTINGS = "settings.json"
 JPEG_QUALITY = 95
+CONTENTS = ("random", "singles", "pairs")
 OURS = (layout.IMAGES, layout.MASKS, HIDDEN, "ImageSets", layout.CLASSES, layout.LABELS)
 
 
-def prepare(root: str | Path, **settings: Any) -> None:
+def prepare(root: str | Path, *, contents: str = "random", **settings: Any) -> None:
     """Draw the set into `root`: images, masks, hidden layers, lists, classes and labels.
 
     The same settings give the same bytes (with the same versions of OpenCV and NumPy). A second
@@ -37,14 +38,22 @@ def prepare(root: str | Path, **settings: Any) -> None:
 
     Args:
         root: a new or empty folder, or one that this function made.
+        contents: `random` classes; `singles`: one object per picture, all classes in turn;
+            `pairs`: both classes of a head/tail pair, all pairs in turn, either one on top.
         **settings: fields of `SceneSettings`.
 
     Raises:
         UserError: unknown or bad settings; `root` holds something else; no permission; disk full.
     """
     root, wanted = Path(root), make_settings(settings)
+    if contents not in CONTENTS:
+        raise unknown("scenes contents", contents, CONTENTS)
+    if contents == "pairs" and not wanted.pairs:
+        raise UserError("scenes: contents is pairs, but all classes are medium. Lower medium.")
     # Through JSON and back, so that tuples compare equal to the lists that the file holds.
     record = json.loads(json.dumps({"drawing": DRAWING, **dataclasses.asdict(wanted)}))
+    if contents != "random":
+        record["contents"] = contents
     if _record(root) != record:
         _clear(root)
         write_json(root / SETTINGS, record)
@@ -62,7 +71,7 @@ def prepare(root: str | Path, **settings: Any) -> None:
         if all(path.exists() for path in _paths(root, name)):
             present = np.setdiff1d(read_mask(_paths(root, name)[-1]), (BACKGROUND, IGNORE))
         else:
-            scene = draw_scene(wanted, split, index)
+            scene = draw_scene(wanted, split, index, _classes(wanted, contents, index))
             _write(root, name, scene)
             present = scene.labels
         labels[name] = [names[label - 1] for label in present]
@@ -83,6 +92,17 @@ def read_hidden(root: str | Path, name: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} does not exist. Only a scenes folder has hidden layers.")
     with np.load(path) as layers:
         return dict(layers)
+
+
+def _classes(settings: SceneSettings, contents: str, index: int) -> list[int] | None:
+    """Class ids of the objects in picture `index`, the last one on top; None: random ones."""
+    if contents == "singles":
+        return [1 + index % settings.classes]
+    if contents == "pairs":
+        turn, pair = divmod(index, settings.pairs)
+        both = [1 + pair, settings.classes - pair]
+        return both[::-1] if turn % 2 else both
+    return None
 
 
 def _paths(root: Path, name: str) -> tuple[Path, Path, Path]:

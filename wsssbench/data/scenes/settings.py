@@ -160,6 +160,22 @@ class SceneSettings:
         counts = {"train": self.train, "val": self.val, "holdout": self.holdout}
         return {split: count for split, count in counts.items() if count}
 
+    def roles(self) -> dict[int, str]:
+        """Part of each class (id from 1) in the frequencies.
+
+        `head`, `tail` or (equally frequent) `even` in a pair; `control head`, … in a pair that does
+        not share its body; `medium` without a partner.
+        """
+        chances = self.probabilities()
+        roles = {}
+        for label in range(1, self.classes + 1):
+            pair = min(label, self.classes + 1 - label)
+            own, other = chances[label - 1], chances[self.classes - label]
+            side = "even" if own == other else "head" if own > other else "tail"
+            control = "control " if pair > self.pairs - self.control_pairs else ""
+            roles[label] = f"{control}{side}" if pair <= self.pairs else "medium"
+        return roles
+
     def probabilities(self) -> np.ndarray:
         """Frequency of each class among the objects, (K,) float64, sum 1; in order of the ids."""
         ranks = np.arange(self.classes)

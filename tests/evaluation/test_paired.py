@@ -1,0 +1,60 @@
+"""Effects over seeds: the interval is honest for five seeds, and what the verdicts are."""
+
+import numpy as np
+import pytest
+
+from wsssbench.evaluation.paired import Effect, effect, verdict
+
+
+def test_mean_and_agreement_by_hand():
+    found = effect([np.array([0.1, 0.3]), np.array([-0.1]), np.array([0.3])])
+    assert found.mean == pytest.approx((0.2 - 0.1 + 0.3) / 3)
+    assert (found.seeds, found.agreeing) == (3, 2)
+    assert found.low < found.mean < found.high
+
+
+def test_equal_differences_have_no_width():
+    assert effect([np.array([0.2])] * 5)[:3] == pytest.approx((0.2, 0.2, 0.2))
+
+
+def test_few_or_no_seeds():
+    assert np.isnan(effect([])[0])
+    assert effect([]).seeds == 0
+    alone = effect([np.array([0.4])])
+    assert alone.mean == 0.4
+    assert np.isnan(alone.low)
+
+
+def test_units_widen_the_interval():
+    rng = np.random.default_rng(1)
+    groups = [rng.normal(0.1, 0.3, 6) for _ in range(5)]
+    means = [np.array([group.mean()]) for group in groups]
+    wide, narrow = effect(groups), effect(means)
+    assert wide.mean == pytest.approx(narrow.mean)
+    assert wide.high - wide.low > narrow.high - narrow.low
+
+
+def test_five_seeds_without_an_effect_seldom_pass_for_one():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        found = effect([rng.normal(0, 1, 1) for _ in range(5)], samples=2000)
+        hits += found.low > 0 or found.high < 0
+    assert hits / 200 < 0.1  # the plain percentile bootstrap gives about .17
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected", "said"),
+    [
+        ((0.1, 0.3), "+", "seen"),
+        ((0.1, 0.3), "-", "opposite"),
+        ((-0.1, 0.3), "+", "not seen"),
+        ((-0.3, -0.1), "-", "seen"),
+        ((-0.1, 0.3), "0", "none seen"),
+        ((0.1, 0.3), "0", "unexpected"),
+    ],
+)
+def test_verdicts(ends, expected, said):
+    assert verdict(Effect(0.0, *ends, 5, 5), expected) == said
+    assert verdict(Effect(0.0, *ends, 4, 4), expected) == "too few seeds"
+    assert verdict(Effect(0.0, *ends, 0, 0), expected) == "not run"

@@ -1,0 +1,82 @@
+"""Is there an effect? Paired differences over training seeds, and how far they could be chance.
+
+Seeds are few. The plain percentile bootstrap of five values is far too narrow, so its percentiles
+are moved outwards as Student's t asks (Hesterberg, The American Statistician 2015, section 4.3).
+Even so an interval cannot reach beyond the values that it is made of: below five seeds two values
+of one sign would already pass for an effect, and there is no verdict.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEAST_SEEDS = 5
+
+
+class Effect(NamedTuple):
+    """Mean difference, its interval, number of seeds, and how many have the sign of the mean."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    agreeing: int
+
+
+def effect(groups: Sequence[np.ndarray], *, samples: int = 20_000, level: float = 0.95) -> Effect:
+    """The mean of the groups' means and its bootstrap interval.
+
+    Args:
+        groups: the paired differences of each seed, (m,) each; several where each seed measures
+            several units, such as classes. Seeds are drawn with replacement, then units in each.
+        samples: resamplings; the same ones at each call.
+        level: of the interval.
+
+    Returns:
+        Interval NaN for fewer than two seeds.
+    """
+    nothing = float("nan")
+    centres = np.array([group.mean() for group in groups])
+    count = len(centres)
+    if not count:
+        return Effect(nothing, nothing, nothing, 0, 0)
+    mean = float(centres.mean())
+    agreeing = int((np.sign(centres) == np.sign(mean)).sum())
+    if count < 2:
+        return Effect(mean, nothing, nothing, count, agreeing)
+    draws = np.random.default_rng(0)
+    chosen = draws.integers(count, size=(samples, count))
+    drawn = centres[chosen]
+    for place, group in enumerate(groups):
+        if len(group) > 1:
+            where = chosen == place
+            units = draws.integers(len(group), size=(int(where.sum()), len(group)))
+            drawn[where] = group[units].mean(axis=1)
+    tail = 100 * stats.norm.cdf(
+        np.sqrt(count / (count - 1)) * stats.t.ppf((1 - level) / 2, count - 1)
+    )
+    low, high = np.percentile(drawn.mean(axis=1), (tail, 100 - tail))
+    return Effect(mean, float(low), float(high), count, agreeing)
+
+
+def verdict(found: Effect, expected: str) -> str:
+    """What an effect says of a claim.
+
+    Args:
+        found: the effect.
+        expected: "+", "-", or "0" for none.
+
+    Returns:
+        `seen`, `not seen` or `opposite`; for "0" `none seen` or `unexpected`; `too few seeds` or
+        `not run` without enough values.
+    """
+    if not found.seeds:
+        return "not run"
+    if found.seeds < LEAST_SEEDS:
+        return "too few seeds"
+    sign = "+" if found.low > 0 else "-" if found.high < 0 else "0"
+    if expected == "0":
+        return "none seen" if sign == "0" else "unexpected"
+    return "not seen" if sign == "0" else "seen" if sign == expected else "opposite"

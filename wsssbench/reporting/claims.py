@@ -1,0 +1,161 @@
+"""What the measures of a study's runs say of its claims: pairing, effects, verdicts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from wsssbench.evaluation.mechanisms import TAGS
+from wsssbench.evaluation.paired import Effect, effect, verdict
+from wsssbench.params import Claim
+
+UNIT = ["seed", "label"]
+RUN = ["cell", "experiment", "seed"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A claim with what was measured.
+
+    Attributes:
+        claim: what was to be tested.
+        effect: mean paired difference with its interval.
+        verdict: see `evaluation.paired.verdict`.
+        differences: (seeds,) mean difference of each seed.
+        classes: "m of n": classes, of those that take part, whose mean difference has the sign of
+            the effect; empty for a measure of no single class.
+    """
+
+    claim: Claim
+    effect: Effect
+    verdict: str
+    differences: np.ndarray
+    classes: str
+
+    @property
+    def contrast(self) -> str:
+        """What is subtracted from what."""
+        claim, where = self.claim, " and ".join(self.claim.cells)
+        first = f"{claim.experiment} − {claim.control}" if claim.control else claim.experiment
+        if not claim.reference:
+            return f"{first}, in {where}"
+        back = " and ".join(claim.reference)
+        if claim.control:
+            return f"({first}) in {where}, minus the same in {back}"
+        return f"{first}, in {where} minus in {back}"
+
+
+def assess(table: pd.DataFrame, claims: Iterable[Claim], tests: Sequence[str]) -> list[Found]:
+    """Test the claims.
+
+    Args:
+        table: cell, experiment, kind, seed, test, label, role, measure, value; a first kind is
+            marked by `main`.
+        claims: of the study.
+        tests: test sets, the usual one first.
+    """
+    return [_assess(table, claim, claim.test or tests[0]) for claim in claims]
+
+
+def _assess(table: pd.DataFrame, claim: Claim, test: str) -> Found:
+    units = differences(table, claim, test)
+    by_seed = units.groupby(level="seed")
+    groups = [part.to_numpy() for _, part in by_seed]
+    if not claim.roles:  # the classes are those that there are, not a sample of more
+        groups = [np.array([group.mean()]) for group in groups]
+    found = effect(groups)
+    by_class = units[units.index.get_level_values("label") > 0].groupby(level="label").mean()
+    agree = int((np.sign(by_class) == np.sign(found.mean)).sum())
+    return Found(
+        claim,
+        found,
+        verdict(found, claim.expected),
+        by_seed.mean().to_numpy(),
+        f"{agree} of {len(by_class)}" if len(by_class) else "",
+    )
+
+
+def differences(table: pd.DataFrame, claim: Claim, test: str) -> pd.Series:
+    """The paired differences of a claim, indexed by seed and label; pairs that lack a side are out.
+
+    Args:
+        table: see `assess`.
+        claim: what to subtract from what.
+        test: the test set.
+    """
+    table = table[(table["test"] == test) & (table["measure"] == claim.measure)]
+    table = table.dropna(subset="value")
+    here = table[table["cell"].isin(claim.cells)]
+    there = table[table["cell"].isin(claim.reference)]
+    if claim.roles:
+        here = here[here["role"].isin(claim.roles)]
+        fits = there["role"].isin(claim.roles)
+        known = fits.groupby(there["cell"]).transform("any")  # a balanced cell has no such role
+        there = there[fits | ~known]
+
+    def of(part: pd.DataFrame, row: str) -> pd.Series:
+        return _row(part, row, claim.measure).groupby(UNIT)["value"].mean()
+
+    gap = of(here, claim.experiment)
+    if claim.control:
+        gap = gap - of(here, claim.control)
+    if claim.reference:
+        back = of(there, claim.experiment)
+        gap = gap - (back - of(there, claim.control) if claim.control else back)
+    return gap.dropna()
+
+
+def _row(table: pd.DataFrame, row: str, measure: str) -> pd.DataFrame:
+    """The lines of a row `experiment` or `experiment/kind`; the classifier's are of no kind."""
+    experiment, _, kind = row.partition("/")
+    table = table[table["experiment"] == experiment]
+    if measure in TAGS:
+        return table[table["kind"] == ""]
+    return table[table["kind"] == kind] if kind else table[table["main"]]
+
+
+def passing(
+    table: pd.DataFrame, least: float, roles: Sequence[str], test: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Leave out the runs whose classifier has not learnt the classes that a study is about.
+
+    Args:
+        table: see `assess`.
+        least: F1 that each class needs.
+        roles: of these classes.
+        test: where.
+
+    Returns:
+        The table without these runs; the runs left out: cell, experiment, seed, worst (lowest F1).
+    """
+    f1 = table[(table["measure"] == "tag_f1") & (table["test"] == test) & table["role"].isin(roles)]
+    worst = f1.groupby(RUN, sort=False)["value"].min().rename("worst").reset_index()
+    out = worst[worst["worst"] < least]
+    kept = ~pd.MultiIndex.from_frame(table[RUN]).isin(pd.MultiIndex.from_frame(out[RUN]))
+    return table[kept], out
+
+
+def curves(table: pd.DataFrame, measure: str, test: str, roles: Sequence[str] = ()) -> pd.DataFrame:
+    """A measure in each cell.
+
+    Args:
+        table: see `assess`.
+        measure: its name.
+        test: the test set.
+        roles: classes to average over; all by default.
+
+    Returns:
+        row (`experiment` or `experiment/kind`), cell, mean, low, high (95 % interval), seeds.
+    """
+    table = table[(table["test"] == test) & (table["measure"] == measure)].dropna(subset="value")
+    if roles:
+        table = table[table["role"].isin(roles)]
+    plain = table["main"] | (table["kind"] == "")
+    names = table["experiment"].where(plain, table["experiment"] + "/" + table["kind"])
+    lines = []
+    for (row, cell), part in table.groupby([names.rename("row"), "cell"], sort=False):
+        means = part.groupby("seed")["value"].mean().to_numpy()
+        found = effect(list(means[:, None]))
+        lines.append((row, cell, found.mean, found.low, found.high, found.seeds))
+    return pd.DataFrame(lines, columns=["row", "cell", "mean", "low", "high", "seeds"])
