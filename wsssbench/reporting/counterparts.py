@@ -13,7 +13,7 @@ from wsssbench.reporting.records import Run
 NAMES = {"voc12": "VOC2012", "voc2012": "VOC2012", "coco14": "COCO2014", "coco2014": "COCO2014"}
 REFERENCE = "VOC2012"  # beside it our figures on other data sets are shown, without comparison
 DECODER, SEED, DECODER_SEED = "decoder", "seed", "decoder seed"
-USUAL = ("cam", "pcm", "crops", DECODER)  # kinds of maps that go by the method's own name
+USUAL = ("cam", "pcm", DECODER)  # kinds of maps that go by the method's own name
 CLASSIFIER, UNSAID = "classification", "unknown"
 PREFERRED = "ResNet-50"  # of several printed figures
 SUPERVISED = {"deeplab_v2": "deeplabv2", "deeplab_v3plus": "deeplabv3"}  # of the upper bound
