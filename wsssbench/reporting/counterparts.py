@@ -13,7 +13,7 @@ from wsssbench.reporting.records import Run
 NAMES = {"voc12": "VOC2012", "voc2012": "VOC2012", "coco14": "COCO2014", "coco2014": "COCO2014"}
 REFERENCE = "VOC2012"  # beside it our figures on other data sets are shown, without comparison
 DECODER, SEED, DECODER_SEED = "decoder", "seed", "decoder seed"
-USUAL = ("cam", "pcm", "crops", "is_cam", "fused", DECODER)  # go by the method's own name
+USUAL = ("cam", "pcm", "is_cam", "fused", DECODER)  # kinds that go by the method's own name
 PROTOTYPE, PROTOTYPE_SEED = "proto", "prototype seed"
 CLASSIFIER, UNSAID = "classification", "unknown"
 PREFERRED = "ResNet-50"  # of several printed figures
