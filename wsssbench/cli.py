@@ -328,7 +328,6 @@ def study(
     Several processes may share the list, e.g. one per seed: -s 0, -s 1, …
     """
     from wsssbench.stages import study as stage
-    from wsssbench.stages.studies import report
 
     chosen = _profile(profile)
     stage.check(chosen)
@@ -337,6 +336,8 @@ def study(
             for method in experiment or chosen.grid.experiments:
                 typer.echo(stage.run(chosen, name, method, one))
     if pages:
+        from wsssbench.stages.studies import report
+
         typer.echo(report(chosen))
 
 

@@ -1,9 +1,9 @@
 """Is there an effect? Paired differences over training seeds, and how far they could be chance.
 
-Seeds are few. The plain percentile bootstrap of five values is far too narrow, so its percentiles
-are moved outwards as Student's t asks (Hesterberg, The American Statistician 2015, section 4.3).
-Even so an interval cannot reach beyond the values that it is made of: below five seeds two values
-of one sign would already pass for an effect, and there is no verdict.
+Seeds are few, and percentiles of a bootstrap cannot reach beyond the values that it is made of:
+with five seeds and no effect they leave out 0 in 15 % of all cases instead of 5 %. So the bootstrap
+gives the standard error, corrected for the number of seeds, and Student's t the interval. Where a
+seed has one value this is the usual t interval (6 % in the same trial, normal values).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-LEAST_SEEDS = 5
+LEAST_SEEDS = 5  # below that there is no verdict
 
 
 class Effect(NamedTuple):
@@ -26,7 +26,7 @@ class Effect(NamedTuple):
 
 
 def effect(groups: Sequence[np.ndarray], *, samples: int = 20_000, level: float = 0.95) -> Effect:
-    """The mean of the groups' means and its bootstrap interval.
+    """The mean of the groups' means and its interval.
 
     Args:
         groups: the paired differences of each seed, (m,) each; several where each seed measures
@@ -54,11 +54,9 @@ def effect(groups: Sequence[np.ndarray], *, samples: int = 20_000, level: float 
             where = chosen == place
             units = draws.integers(len(group), size=(int(where.sum()), len(group)))
             drawn[where] = group[units].mean(axis=1)
-    tail = 100 * stats.norm.cdf(
-        np.sqrt(count / (count - 1)) * stats.t.ppf((1 - level) / 2, count - 1)
-    )
-    low, high = np.percentile(drawn.mean(axis=1), (tail, 100 - tail))
-    return Effect(mean, float(low), float(high), count, agreeing)
+    error = drawn.mean(axis=1).std() * np.sqrt(count / (count - 1))
+    reach = float(error * stats.t.ppf((1 + level) / 2, count - 1))
+    return Effect(mean, mean - reach, mean + reach, count, agreeing)
 
 
 def verdict(found: Effect, expected: str) -> str:

@@ -22,9 +22,9 @@ from wsssbench.reporting.table import Column, Table
 
 EFFECTS = (
     "An effect is a difference between runs of the same seed, which share training pictures and "
-    "test pictures. Its interval covers 95 % of what other seeds could give: a bootstrap over "
-    "seeds, widened as Student's t asks for so few; where a claim names roles, the classes of each "
-    "seed are resampled too. Small dots are the seeds."
+    "test pictures. Its 95 % interval is that of Student's t with a bootstrapped standard error: "
+    "seeds are resampled and, where a claim names roles, the classes of each seed too. Small dots "
+    "are the seeds."
 )
 VERDICTS = (
     "Seen: the interval lies on the expected side of 0. Not seen: it holds 0, which does not prove "

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -307,8 +308,8 @@ def _sharpened(
 def _training_mark(inner: Profile, experiment: str) -> str:
     """What must be equal for a training to be kept: code, pictures, recipe."""
     chosen, recipe = inner.experiments[experiment], inner.experiment(experiment)
-    code = code_hash([*roots_of("train", code_of(chosen.method, chosen.settings)),
-                      "data/scenes/prepare.py"])  # fmt: skip
+    roots = roots_of("train", code_of(chosen.method, chosen.settings))
+    code = _code((*roots, "data/scenes/prepare.py"))
     initial = weights_hash(recipe.model.backbone, recipe.model.weights)
     parts = [chosen.method, chosen.settings, dataclasses.asdict(recipe.model), initial]
     parts += [dataclasses.asdict(recipe.train), dataclasses.asdict(inner.data)]
@@ -318,10 +319,16 @@ def _training_mark(inner: Profile, experiment: str) -> str:
 def _measuring(profile: Profile, cell: str, experiment: str) -> list:
     """What must be equal for measures to be kept, beside the training."""
     chosen = profile.experiments[experiment]
-    code = code_hash(roots_of("study", code_of(chosen.method, chosen.settings)))
+    code = _code(tuple(roots_of("study", code_of(chosen.method, chosen.settings))))
     tests = {test: _test_options(profile, cell, test) for test in profile.study.tests}
     sections = dataclasses.asdict(profile.pseudo_masks), profile.evaluate.boundary_px
     return [code, tests, study_kinds(profile, experiment), profile.study.crf, *sections]
+
+
+@cache
+def _code(roots: tuple[str, ...]) -> str:
+    """Hash of the code behind `roots`; a process asks for few of them, but for each run."""
+    return code_hash(roots)
 
 
 def _mark(*parts: object) -> str:
