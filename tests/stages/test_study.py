@@ -15,10 +15,11 @@ from wsssbench.data.folder import Folder
 from wsssbench.errors import UserError
 from wsssbench.evaluation.mechanisms import MASKS, MEASURES
 from wsssbench.evaluation.paired import LEAST_SEEDS
-from wsssbench.params import Claim, load
+from wsssbench.params import load
 from wsssbench.reporting.claims import assess, curves, differences, passing
 from wsssbench.stages import study as stage
 from wsssbench.stages.studies import collect, report, summary
+from wsssbench.study_params import Claim
 
 KNOBS = {"size": 32, "classes": 4, "train": 8, "val": 6, "rho": 0.5, "q": 0.0, "max_objects": 1}
 PROBLEM = {

@@ -8,7 +8,7 @@ import pandas as pd
 
 from wsssbench.evaluation.mechanisms import TAGS
 from wsssbench.evaluation.paired import Effect, effect, verdict
-from wsssbench.params import Claim
+from wsssbench.study_params import Claim
 
 UNIT = ["seed", "label"]
 RUN = ["cell", "experiment", "seed"]

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from wsssbench.evaluation.mechanisms import MEASURES
 from wsssbench.evaluation.paired import LEAST_SEEDS
 from wsssbench.files import write_json, write_text
-from wsssbench.params import StudySettings
 from wsssbench.reporting.claims import RUN, Found, curves
 from wsssbench.reporting.drawing import Drawing, file_name
 from wsssbench.reporting.rendering import render
@@ -19,6 +18,7 @@ from wsssbench.reporting.sections import Section
 from wsssbench.reporting.study_figures import Shown, cell_pictures, forest, over_cells
 from wsssbench.reporting.style import svg, write_figure
 from wsssbench.reporting.table import Column, Table
+from wsssbench.study_params import StudySettings
 
 EFFECTS = (
     "An effect is a difference between runs of the same seed, which share training pictures and "
