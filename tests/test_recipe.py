@@ -26,9 +26,9 @@ def test_a_method_is_one_file_one_line_one_section(tmp_path):
     methods = tmp_path / "wsssbench" / "methods"
     (methods / "sure_cam.py").write_text(code_blocks("python")[0])
     table = (methods / "__init__.py").read_text()
-    changed = table.replace('{"cam": CAM', '{"sure_cam": SureCAM, "cam": CAM', 1).replace(
-        "import CAM\n", "import CAM\nfrom wsssbench.methods.sure_cam import SureCAM\n", 1
-    )
+    changed = table.replace(
+        '    "cam": CAM,\n', '    "cam": CAM,\n    "sure_cam": SureCAM,\n', 1
+    ).replace("import CAM\n", "import CAM\nfrom wsssbench.methods.sure_cam import SureCAM\n", 1)
     assert changed.count("SureCAM") == 2
     (methods / "__init__.py").write_text(changed)
     section = yaml.safe_load(code_blocks("yaml")[0])
