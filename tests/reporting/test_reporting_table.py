@@ -64,6 +64,12 @@ def test_nothing_is_best_without_a_rival_or_a_difference():
     assert not any(map(any, marked(same)))
 
 
+def test_rows_apart_do_not_compete():
+    frame = {"name": list("abc"), "miou": [0.5, 0.4, 0.9], "fp": [0.2, 0.3, 0.1]}
+    shown = table(frame, apart=("c",))
+    assert marked(shown) == [[False, True, True], [False] * 3, [False] * 3]
+
+
 def test_best_across_compares_the_columns_of_a_row():
     columns = (
         Column("class", "class"),

@@ -93,7 +93,8 @@ def _table(
     notes += [MIXED] if _mixed(runs, split) else []
     what = "Pseudo-masks" if role == "train" else "Predictions without image labels"
     caption = f"{what} per stage on {split}."
-    return Table(f"stages_{split}", caption, frame, columns, tuple(notes))
+    shape = (caption, frame, columns, tuple(notes))
+    return Table(f"stages_{split}", *shape, apart=(UPPER_BOUND,))
 
 
 def _columns(frame: pd.DataFrame, stages: Mapping[str, str], group: str) -> tuple[Column, ...]:

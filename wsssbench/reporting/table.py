@@ -72,6 +72,7 @@ class Table:
         notes: sentences below the table.
         under: the protocol that all rows share, printed with the table.
         across: mark the best of each row among columns of the same kind and head, not of a column.
+        apart: heads of rows that do not compete, such as an upper bound.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Table:
     columns: tuple[Column, ...]
     notes: tuple[str, ...] = field(default_factory=tuple)
     across: bool = False
+    apart: tuple[str, ...] = ()
     under: str = ""
 
     def lines(self) -> list[list[Cell]]:
@@ -150,7 +152,8 @@ class Table:
     def _best(self) -> set[tuple[int, str]]:
         """Places of the best values; what prints alike is alike, and nothing wins if all are."""
         fields = [c for c in self.columns if c.best]
-        places = list(range(len(self.frame)))
+        rows = self.frame[self.columns[0].key]
+        places = [place for place, row in enumerate(rows) if row not in self.apart]
         if self.across:
             heads = dict.fromkeys((c.head, c.best) for c in fields)
             rivals = [
