@@ -145,9 +145,8 @@ def write_summary(studies: Sequence[Study], out: Path) -> Path:
             text = [study.settings.question, study.under]
             title = study.title or study.name
             parts.append(Section(study.name, title, text, [], [], [(drawn[drawing], True)]))
-    facts = [
-        f"{len(studies)} stud{'y' if len(studies) == 1 else 'ies'}. {_tally([one for s in studies for one in s.found])}"
-    ]
+    count = "1 study" if len(studies) == 1 else f"{len(studies)} studies"
+    facts = [f"{count}. {_tally([one for s in studies for one in s.found])}"]
     note = (
         "Each study dials one failure into drawn pictures and asks whether a method's own "
         "explanation of its gain can be seen there. Its figures are no scores of any benchmark."
