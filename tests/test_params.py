@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import yaml
 from hypothesis import given
@@ -175,6 +177,19 @@ def test_profiles_of_the_repository_load(pytestconfig):
         names.add(profile.profile)
     assert {"scenes", "msrc17", "voc12", "coco14"} <= names
     assert set(PARAMS) <= {field for field in profile.__dataclass_fields__}
+
+
+def test_profiles_of_the_repository_hold_what_their_stages_name(pytestconfig):
+    top = pytestconfig.rootpath
+    for path in [top / "params.yaml", *sorted((top / "profiles").glob("*/params.yaml"))]:
+        template = path.with_name("dvc.yaml").read_text()
+        stages = yaml.safe_load(template)["stages"].values()
+        named = [group for stage in stages for entry in stage["params"] for group in entry.values()]
+        sections = {section for group in named for section in group}
+        content = yaml.safe_load(path.read_text())
+        missing = {name for name in sections if name.split(".")[0] not in content}
+        missing |= set(re.findall(r"\$\{grid\.(\w+)}", template)) - set(content["grid"])
+        assert not missing, path
 
 
 def test_copied_profile_must_change_its_names(tmp_path):
