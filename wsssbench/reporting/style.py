@@ -22,6 +22,9 @@ CORRECT, FALSE_POSITIVE, FALSE_NEGATIVE, WRONG = "#009E73", "#D55E00", "#0072B2"
 MARKERS = "osD^vPX*<>ph"
 WIDTH_IN = 4.8  # fits a phone without zooming or scrolling, two beside each other on a desk
 SHRINK = 0.72  # on a narrower screen than that a figure scrolls: its words stay readable
+# Hundredths of a point are fine enough; matplotlib's six decimals are a third of a page.
+PLACES = re.compile(r' (?:d|x|y|transform)="[^"]*"')
+DECIMALS = re.compile(r"(\.\d\d)\d+")
 SETTINGS = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -97,6 +100,8 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = PLACES.sub(lambda found: DECIMALS.sub(r"\1", found[0]), text)
+    text = re.sub(r"\n\s+|\s*<!--.*?-->", "\n", text)
     _, _, width, height = re.search(r'viewBox="([^"]+)"', text)[1].split()
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
