@@ -100,6 +100,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to groups
     text = PLACES.sub(lambda found: DECIMALS.sub(r"\1", found[0]), text)
     text = re.sub(r"\n\s+|\s*<!--.*?-->", "\n", text)
     _, _, width, height = re.search(r'viewBox="([^"]+)"', text)[1].split()
