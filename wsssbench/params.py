@@ -13,6 +13,7 @@ from typing import Literal
 import yaml
 
 from wsssbench.errors import UserError, unknown
+from wsssbench.report_params import ReportSettings
 from wsssbench.schema import build, override
 from wsssbench.study_params import PRETRAINED, StudySettings, check_study
 
@@ -197,41 +198,6 @@ class MachineSettings:
 
 
 @dataclass(frozen=True)
-class TableSettings:
-    """A table of the report made of chosen rows.
-
-    Attributes:
-        name: file name without ending.
-        title: caption.
-        rows: `experiment` or `experiment/kind of maps`, in order.
-        columns: of f1, map, miou, fp, fn, boundary_error.
-        split: scored split; by default the training one.
-        baseline: row against which differences are taken.
-        arrows: also draw FP against FN with an arrow per step.
-        note: a sentence below the table.
-    """
-
-    name: str
-    title: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...] = ("miou", "fp", "fn")
-    split: str = ""
-    baseline: str = ""
-    arrows: bool = False
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """What the report shows."""
-
-    title: str = ""
-    note: str = ""
-    gallery: int = 4
-    tables: tuple[TableSettings, ...] = ()
-
-
-@dataclass(frozen=True)
 class Experiment:
     """One training of the comparison: a method, its settings, what it changes in model and train.
 
@@ -290,7 +256,7 @@ class Profile:
     segment: SegmentSettings = SegmentSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     machine: MachineSettings = MachineSettings()
-    report: ReportSettings = ReportSettings()
+    report: ReportSettings = field(default_factory=ReportSettings)
     study: StudySettings | None = None
     root: str = "."
     params_file: str = "params.yaml"
