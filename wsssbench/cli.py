@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wsssbench.cli_profile import DEFAULT, ProfileOption, read_profile
+from wsssbench.cli_refine import refine_app
 from wsssbench.errors import UserError
 
 app = typer.Typer(
@@ -17,33 +19,14 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make, check and describe data sets.")
 app.add_typer(data_app, name="data")
-refine_app = typer.Typer(
-    no_args_is_help=True,
-    help="Refine anybody's score maps or masks. IN holds masks <id>.png, or maps <id>.npz with "
-    "keys (n,): class ids 1, 2, …; maps (n, h, w): floats in [0, 1], of any size; size: height and "
-    "width of the image; perhaps gated (n,): which maps count, all by default. Results go to "
-    "OUT/maps and OUT/masks; an interrupted run goes on.",
-)
 app.add_typer(refine_app, name="refine")
 
-ProfileOption = Annotated[
-    str,
-    typer.Option("--profile", "-p", help="Name of a profile, its directory or a params.yaml."),
-]
 ExperimentOption = Annotated[
     list[str], typer.Option("--experiment", "-e", help="Default: all of the profile's grid.")
 ]
 SeedOption = Annotated[
     list[int], typer.Option("--seed", "-s", help="Default: all seeds of the profile's grid.")
 ]
-DEFAULT = "params.yaml"
-InArgument = Annotated[Path, typer.Argument(metavar="IN", help="Folder of <id>.npz or <id>.png.")]
-OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.")]
-ImagesOption = Annotated[Path, typer.Option(help="Folder of the images, <id>.jpg or alike.")]
-ThresholdOption = Annotated[
-    float | None, typer.Option(help="Score of the background: masks of maps as well.")
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Make everything anew.")]
 
 
 @data_app.command("prepare")
@@ -51,7 +34,7 @@ def data_prepare(profile: ProfileOption = DEFAULT) -> None:
     """Make or check a profile's data set folder, verify every file, write its manifest."""
     from wsssbench.stages.prepare import prepare
 
-    typer.echo(prepare(_profile(profile)))
+    typer.echo(prepare(read_profile(profile)))
 
 
 @data_app.command("verify")
@@ -106,7 +89,7 @@ def plan(profile: ProfileOption = DEFAULT) -> None:
     """Check every experiment's recipe and hash the code behind it (a stage of dvc.yaml)."""
     from wsssbench.stages.plan import plan as stage
 
-    typer.echo(stage(_profile(profile)))
+    typer.echo(stage(read_profile(profile)))
 
 
 @app.command()
@@ -177,107 +160,12 @@ def evaluate(
     typer.echo(stage.score_folder(pred_dir, gt_dir, ids=ids, classes=classes, out=out))
 
 
-@refine_app.command("crf")
-def refine_crf(
-    folder: InArgument,
-    out: OutArgument,
-    images: ImagesOption,
-    parameter_set: Annotated[
-        str, typer.Option("--set", help="psa, irn, deeplab, …; default: maps psa, masks irn.")
-    ] = "",
-    iterations: Annotated[int | None, typer.Option(min=0, help="Default: the set's.")] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Score of the background; maps need one.")
-    ] = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Masks after a dense CRF, from maps or masks; 255 in a mask has no say and stays 255.
-
-    Example: wsssbench refine crf my_masks sharp --images VOC2012/JPEGImages
-    """
-    from wsssbench.stages.refine import refine_crf as refine
-
-    settings = {"parameter_set": parameter_set, "iterations": iterations, "threshold": threshold}
-    typer.echo(refine(folder, out, images, **settings, overwrite=overwrite))
-
-
-@refine_app.command("ppmg")
-def refine_ppmg(
-    folder: InArgument,
-    out: OutArgument,
-    images: ImagesOption,
-    alpha: Annotated[float, typer.Option(help="Power of the background; less is stricter.")] = 11.0,
-    smoothing: Annotated[float, typer.Option(help="Scale of CVS; 0 leaves it out.")] = 0.3,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Masks from maps by PMM's PPMG: in overlaps the class wins with more of its mass there."""
-    from wsssbench.stages.refine import refine_ppmg as refine
-
-    settings = {"alpha": alpha, "smoothing": smoothing, "overwrite": overwrite}
-    typer.echo(refine(folder, out, images, **settings))
-
-
-@refine_app.command("pamr")
-def refine_pamr(
-    folder: InArgument,
-    out: OutArgument,
-    images: ImagesOption,
-    iterations: Annotated[int, typer.Option(min=0, help="Of PAMR.")] = 10,
-    threshold: ThresholdOption = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Maps after PAMR, from maps; masks, from masks; 255 in a mask has no say and stays 255."""
-    from wsssbench.stages.refine import refine_pamr as refine
-
-    settings = {"iterations": iterations, "threshold": threshold, "overwrite": overwrite}
-    typer.echo(refine(folder, out, images, **settings))
-
-
-@refine_app.command("rw")
-def refine_rw(
-    folder: InArgument,
-    out: OutArgument,
-    images: ImagesOption,
-    boundaries: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of boundary maps: <id>.png, 8-bit grey, or <id>.npy, floats in [0, 1]; of "
-            "full size (averaged) or of a fourth of it, rounded up."
-        ),
-    ] = None,
-    network: Annotated[
-        Path | None,
-        typer.Option(help="Instead: runs/…/random_walk/network/model.pt, trained by -p and -e."),
-    ] = None,
-    profile: ProfileOption = DEFAULT,
-    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Of the network.")] = "",
-    radius: Annotated[
-        int | None, typer.Option(min=2, help="Default: as in the network's experiment, or 5.")
-    ] = None,
-    beta: Annotated[float | None, typer.Option(min=0, help="Likewise, or 10.")] = None,
-    log2_steps: Annotated[int | None, typer.Option(min=0, help="Likewise, or 8.")] = None,
-    per_class: Annotated[
-        bool | None, typer.Option(help="Divide each map by its own maximum, not by that of all.")
-    ] = None,
-    threshold: ThresholdOption = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Maps after IRNet's random walk along boundary maps, or along an affinity network of ours."""
-    from wsssbench.stages.refine import refine_rw as refine
-
-    along = {"boundaries": boundaries, "network": network, "experiment": experiment}
-    walk = {"walk_radius": radius, "beta": beta, "log2_steps": log2_steps, "per_class": per_class}
-    along["profile"] = _profile(profile) if network else None
-    options = {"threshold": threshold, "overwrite": overwrite}
-    typer.echo(refine(folder, out, images, **along, **walk, **options))
-
-
 @app.command()
 def report(profile: ProfileOption = DEFAULT) -> None:
     """Tables, figures and reports/<profile>/index.html from the runs that exist."""
     from wsssbench.stages.report import report as stage
 
-    typer.echo(stage(_profile(profile)))
+    typer.echo(stage(read_profile(profile)))
 
 
 @app.command()
@@ -297,7 +185,7 @@ def run(
         train,
     )
 
-    chosen = _profile(profile)
+    chosen = read_profile(profile)
     typer.echo(prepare.prepare(chosen))
     plan.plan(chosen)
     for stage in (train.train, pseudo_masks.pseudo_masks, evaluate.evaluate):
@@ -329,7 +217,7 @@ def study(
     """
     from wsssbench.stages import study as stage
 
-    chosen = _profile(profile)
+    chosen = read_profile(profile)
     stage.check(chosen)
     for one in seed or chosen.grid.seeds:  # seed by seed: a study cut short is whole for some
         for name in cell or chosen.grid.cells:
@@ -364,16 +252,10 @@ def doctor(profile: ProfileOption = DEFAULT) -> None:
     """What is installed and found (devices, data, weights), and what to do about the rest."""
     from wsssbench.doctor import examine
 
-    findings = examine(_profile(profile))
+    findings = examine(read_profile(profile))
     for finding in findings:
         typer.echo(finding)
     raise typer.Exit(any(finding.state == "missing" for finding in findings))
-
-
-def _profile(name: str):
-    from wsssbench.params import find, load
-
-    return load(find(name))
 
 
 def _each(
@@ -385,7 +267,7 @@ def _each(
     """
     from wsssbench.params import UPPER_BOUND
 
-    profile = _profile(profile_name)
+    profile = read_profile(profile_name)
     grid = profile.grid
     usual = grid.multi_stage if later else grid.experiments
     if not (experiments or usual):
