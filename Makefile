@@ -1,6 +1,7 @@
 # Needs python3 >= 3.11, git and make; everything else goes into .venv.
 PYTHON ?= python3
 PROFILE ?= scenes
+JOBS ?= 0
 BIN := .venv/bin
 PIPELINE := $(if $(filter scenes,$(PROFILE)),dvc.yaml,profiles/$(PROFILE)/dvc.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -19,8 +20,8 @@ setup: .venv/.installed   ## Create .venv with the locked requirements.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-reproduce: setup          ## Run a profile's pipeline: make reproduce PROFILE=msrc17
-	dvc repro $(PIPELINE)
+reproduce: setup          ## Run a profile's pipeline: make reproduce PROFILE=msrc17 JOBS=1
+	python -m wsssbench.reproduce $(PIPELINE) --jobs $(JOBS)
 	@echo "Open reports/$(PROFILE)/index.html"
 
 test: setup               ## Run all tests.
