@@ -138,26 +138,34 @@ def test_irn_divides_by_the_maximum_of_all_or_of_each():
     torch.testing.assert_close(apart, together / together.amax((1, 2), keepdim=True))
 
 
-def test_affinitynet_share_exceeds_a_half_where_the_class_beats_the_background():
+def test_affinitynets_highest_class_exceeds_a_half_where_it_beats_the_background():
     torch.manual_seed(3)
     method, size = learner("affinitynet").eval(), (41, 35)
     image, maps = torch.randn(1, 3, *size), blobs(size, (0.9, 0.2, 0.05))
-    maps[0, :, :20] = 0.95
-    share = method.refine(image, maps, **WALK)
+    maps[0, :, :20], maps[:, :, 20:] = 0.95, 0.0
+    found = method.refine(image, maps, **WALK)
     with torch.no_grad():
         features = pad_border(method.network(image), WALK["radius"], value=0.0)
         scores = pool_scores(psa_scores(maps, PSA_ALPHA), 8)
         walked = walk(scores, feature_affinity(features, WALK["radius"])[0], **WALK)
         full = walk_maps(walked, size, stride=8, divide="none")
-    background, classes = full[0], full[1:]
-    close = (classes - background).abs() < 1e-5
+    background, highest = full[0], full[1:].amax(0)
+    close = (highest - background).abs() < 1e-5
     assert close.float().mean() < 0.01
-    assert torch.equal((share > 0.5)[~close], (classes > background)[~close])
-    assert (share > 0.5).any()
-    assert (share <= 0.5).any()
-    # the share keeps the order of the classes: thresholding and argmax is AffinityNet's argmax
-    wins = torch.where(share.amax(0) > 0.5, share.argmax(0) + 1, 0)
-    assert (wins == full.argmax(0))[~close.any(0)].all()
+    assert torch.equal((found.amax(0) > 0.5)[~close], (highest > background)[~close])
+    assert (found.amax(0) > 0.5).any()
+    assert (found.amax(0) <= 0.5).any()
+    # thresholding and argmax is AffinityNet's argmax
+    wins = torch.where(found.amax(0) > 0.5, found.argmax(0) + 1, 0)
+    assert (wins == full.argmax(0))[~close].all()
+
+
+def test_affinitynets_classes_keep_their_order_where_the_background_is_gone():
+    torch.manual_seed(3)
+    method = learner("affinitynet").eval()
+    maps = torch.stack([torch.full((40, 40), 0.6), torch.ones(40, 40)])  # (1 - 1)^16 is 0
+    found = method.refine(torch.randn(1, 3, 40, 40), maps, **WALK)
+    torch.testing.assert_close(found, maps)
 
 
 def test_per_class_and_irns_settings_leave_affinitynet_alone():

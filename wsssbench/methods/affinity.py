@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wsssbench.methods.base import Learner, Progress
+from wsssbench.methods.multiscale import against_background
 from wsssbench.models.affinity import AffinityNet, BoundaryNet
 from wsssbench.models.base import Backbone
 from wsssbench.refinement.affinity_labels import pair_labels, pool_scores, psa_scores, shrink
@@ -19,7 +20,6 @@ from wsssbench.refinement.random_walk import random_walk, shrink_maps, walk, wal
 
 NETWORKS = {"irn": BoundaryNet, "affinitynet": AffinityNet}
 PSA_ALPHA = 16.0  # power of the background in AffinityNet's walk
-EPS = 1e-12
 
 
 class Affinity(Learner):
@@ -81,8 +81,8 @@ class Affinity(Learner):
             per_class: IRNet's walk: divide each map by its own maximum, not by that of all.
 
         Returns:
-            (n, H, W) float32 in [0, 1]. AffinityNet's background walks too; given is each class's
-            share of the sum with it, which exceeds .5 exactly where the class beats it.
+            (n, H, W) float32 in [0, 1]. AffinityNet's background walks too; the classes are weighed
+            `against_background`, so that the highest exceeds .5 exactly where it beats it.
         """
         size, steps = images.shape[-2:], {"radius": radius, "beta": beta, "log2_steps": log2_steps}
         if isinstance(self.network, BoundaryNet):
@@ -91,11 +91,13 @@ class Affinity(Learner):
             walked = random_walk(small, boundary, **steps)
             divide = "class" if per_class else "all"
             return walk_maps(walked, size, stride=self.network.stride, divide=divide)
+        if not len(maps):
+            return maps.to(images)
         features = pad_border(self.network(images), radius, value=0.0)
         scores = pool_scores(psa_scores(maps.to(features), PSA_ALPHA), self.network.stride)
         walked = walk(scores, feature_affinity(features, radius)[0], **steps)
         full = walk_maps(walked, size, stride=self.network.stride, divide="none")
-        return full[1:] / (full[:1] + full[1:]).clamp_min(EPS)
+        return against_background(full[None, 1:], full[None, :1])[0]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The backbone's trainable parameters and the heads'."""
