@@ -292,3 +292,13 @@ def test_maps_with_a_background_of_their_own_take_no_fixed_threshold(tmp_path, m
     assert set(watched["is_cam"]) == {0.5}
     assert set(watched["cam"]) == {0.3}
     assert json.loads((run / "evaluate" / "is_cam" / "record.json").read_text())["splits"]
+
+
+def test_protocol_names_the_windows_of_a_kind_that_has_its_own(tmp_path, monkeypatch):
+    crops = {"scales": [1.0, 1.5], "size": 24, "stride": 16}
+    pmm = {"method": "pmm", "maps": ["pcm", "crops+cvs"], "settings": {"crops": crops}}
+    run = run_all(tmp_path, monkeypatch, experiments={"cam": pmm}).run_dir("cam", 0)
+    protocol = json.loads((run / "pseudo_masks/crops+cvs/protocol.json").read_text())
+    assert protocol["refinement"] == ["windows of 24 px at scales 1, 1.5", "cvs"]
+    record = json.loads((run / "evaluate/crops+cvs/record.json").read_text())
+    assert record["protocol"]["refinement"] == protocol["refinement"]

@@ -13,6 +13,8 @@ from wsssbench.engine import devices
 from wsssbench.engine.inference import write_maps, write_masks
 from wsssbench.evaluation import Protocol, cf1_sweep, evaluate_maps
 from wsssbench.files import read_json, write_json
+from wsssbench.methods.base import Method
+from wsssbench.methods.multicrop import CROPS
 from wsssbench.methods.multiscale import OWN_BACKGROUND, equivalent_threshold
 from wsssbench.params import Profile
 from wsssbench.stages.common import kinds_of, load_trained, open_folder
@@ -52,8 +54,10 @@ def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
         )
     seconds = time.monotonic() - started
     for kind in method.maps:
-        own = kind in method.own_background
-        protocol = _protocol(profile, folder, out / kind, labels_used, method.conf_threshold, own)
+        own, steps = kind in method.own_background, _steps(method, kind)
+        protocol = _protocol(
+            profile, folder, out / kind, labels_used, method.conf_threshold, own, steps
+        )
         for split in labels_used:
             write_masks(out / kind / split, folder.ids(split), protocol.threshold)
         write_json(out / kind / "protocol.json", protocol.to_dict())
@@ -70,6 +74,17 @@ def _best_cf1(folder: Folder, path: Path) -> float:
     return cf1_sweep(table.to_numpy(np.float32), labels, steps).best()[0]
 
 
+def _steps(method: Method, kind: str) -> tuple[str, ...]:
+    """From the network's map to this kind; windows have scales of their own."""
+    if kind in ("cam", "decoder"):
+        return ()
+    steps = kind.split("+")
+    if kind in CROPS:
+        scales = ", ".join(f"{scale:g}" for scale in method.crops.scales)
+        steps[0] = f"windows of {method.crops.size} px at scales {scales}"
+    return tuple(steps)
+
+
 def _protocol(
     profile: Profile,
     folder: Folder,
@@ -77,6 +92,7 @@ def _protocol(
     labels_used: dict,
     conf_threshold: float,
     own_background: bool,
+    steps: tuple[str, ...],
 ) -> Protocol:
     settings = profile.pseudo_masks
     weights = read_json(out.parents[1] / "train" / "provenance.json", "Train the run again.")
@@ -88,7 +104,7 @@ def _protocol(
         "labels_used": labels_used,
         "conf_threshold": conf_threshold,
         "conf_rule": rule,
-        "refinement": () if out.name in ("cam", "decoder") else tuple(out.name.split("+")),
+        "refinement": steps,
         "ema": weights["ema"] > 0,
         "initial_weights": weights["weights_hash"],
     }
