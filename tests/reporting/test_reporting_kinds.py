@@ -47,6 +47,15 @@ def test_names_of_runs_and_rows(runs):
     assert [kind.maps for kind in trainings(runs)["rs-1"]] == ["decoder", "cam", "scg+pamr"]
 
 
+def test_titles_of_the_profile_replace_those_of_the_records(grid):
+    runs = load_runs(grid["runs"], grid["kinds"], [0, 7], {"cam": "Plain CAM", "rs": ""})
+    titles = {run.name: run.title for run in runs}
+    assert titles["cam-0"] == "Plain CAM"
+    assert titles["cam-0/scg"] == "Plain CAM, scg"
+    assert titles["cam-7"] == "cam"  # not run
+    assert titles["rs-0"] == load_runs(grid["runs"], {"rs": ("decoder",)}, [0])[0].title
+
+
 def test_each_kind_is_a_row_of_the_main_table_and_costs_stand_once(runs):
     (table,) = tables.main_tables(runs)
     frame = table.frame.set_index("experiment")

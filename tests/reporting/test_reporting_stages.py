@@ -367,6 +367,7 @@ def test_the_page_has_a_section_of_stages(page):
                   "predictions of a segmentation network trained on pseudo-masks",
                   "no image labels are used, and nothing rules a class out"):  # fmt: skip
         assert words in text, words
+    assert text.count("Ignored pixels") == 1  # later stages name what is different
     frame = pd.read_csv(page.parent / "tables/stages_val.csv").set_index("experiment")
     assert frame.loc["cam", "segment.share"] == pytest.approx(0.63 / 0.84)
     summary = json.loads((page.parent / "summary.json").read_text())

@@ -32,6 +32,7 @@ def build(
     kinds: Mapping[str, Sequence[str]],
     seeds: Iterable[int],
     data_root: str | Path | None = None,
+    titles: Mapping[str, str] | None = None,
     title: str = "",
     note: str = "",
     gallery: int = 4,
@@ -51,6 +52,7 @@ def build(
         kinds: {experiment: its kinds of maps, the main one first}: which rows there should be.
         seeds: with which seeds.
         data_root: the data set folder, for the gallery; without it the page has none.
+        titles: {experiment: title}, by default what its record says.
         title: headline, by default the profile's name.
         note: a paragraph below it.
         gallery: number of worst and of best images per experiment and split.
@@ -68,7 +70,7 @@ def build(
         UserError: one of `tables` names a row, column or split that there is not.
     """
     out, names = Path(reports_dir), published or {}
-    every = load_runs(runs_dir, kinds, seeds)
+    every = load_runs(runs_dir, kinds, seeds, titles)
     every += load_runs(runs_dir, {UPPER_BOUND: upper_bound_kinds}, upper_bound)
     runs, means = [run for run in every if not run.later], aggregate(rows(every))
     figures = published_figures() if figures is None else figures

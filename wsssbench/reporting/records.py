@@ -101,7 +101,10 @@ def row_name(name: str, maps: str) -> str:
 
 
 def load_runs(
-    runs_dir: str | Path, kinds: Mapping[str, Sequence[str]], seeds: Iterable[int]
+    runs_dir: str | Path,
+    kinds: Mapping[str, Sequence[str]],
+    seeds: Iterable[int],
+    titles: Mapping[str, str] | None = None,
 ) -> list[Run]:
     """Every run of experiments × kinds of maps × seeds, in that order, whether it exists or not.
 
@@ -109,14 +112,19 @@ def load_runs(
         runs_dir: the directory that holds `<experiment>-<seed>/`.
         kinds: {experiment: its kinds of maps, the main one first}, as in params.yaml.
         seeds: seeds as in params.yaml.
+        titles: {experiment: title}, where it is not to be that of the time of scoring.
     """
     seeds, top = list(seeds), Path(runs_dir)
-    return [
+    runs = [
         load_run(top / f"{experiment}-{seed}", experiment, seed, maps, main=maps == chosen[0])
         for experiment, chosen in kinds.items()
         for maps in chosen
         for seed in seeds
     ]
+    for run in runs:
+        if run.record and (title := (titles or {}).get(run.experiment)):
+            run.record["title"] = title
+    return runs
 
 
 def load_run(path: Path, experiment: str, seed: int, maps: str = "cam", main: bool = True) -> Run:

@@ -109,7 +109,9 @@ def sections(
     terms = [("Protocol" if only else f"Protocol {letter}", in_words(members))
              for letter, members in groups.items()]  # fmt: skip
     later = protocols([run for run in every if run.later])
-    terms += [(f"Stage {members[0].maps}", in_words(members)) for members in later.values()]
+    said_before = set(terms[0][1]) if only else set()  # a later stage: what is different
+    terms += [(f"Stage {members[0].maps}", [t for t in in_words(members) if t not in said_before])
+              for members in later.values()]  # fmt: skip
     mixed = [] if len(groups) < 2 else [
         "These runs follow different protocols, which do not compare: their rows stand in separate "
         f"tables, marked by a letter. They differ in: {', '.join(differing(groups))}."

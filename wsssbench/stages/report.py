@@ -26,6 +26,7 @@ def report(profile: Profile) -> Path:
         kinds={name: (*kinds_of(profile, name), *later.get(name, ())) for name in chosen},
         seeds=profile.grid.seeds,
         data_root=profile.data.root,
+        titles={name: one.title for name, one in chosen.items()},
         title=profile.report.title,
         note=profile.report.note,
         gallery=profile.report.gallery,
