@@ -61,8 +61,9 @@ def test_jobs_share_cores_and_keep_to_their_gpu(monkeypatch):
 def test_gpus_are_those_that_are_visible(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7")
     assert visible_gpus() == ["2", "GPU-7"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
+    for none in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert visible_gpus() == []
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_gpus() == []
@@ -75,6 +76,12 @@ def test_gpus_are_those_that_are_visible(monkeypatch, tmp_path):
 def test_unknown_file_is_one_line():
     with pytest.raises(UserError, match=r"nothing/dvc\.yaml does not exist"):
         reproduce("nothing/dvc.yaml")
+
+
+def test_negative_number_of_jobs_is_one_line(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    with pytest.raises(UserError, match="JOBS is -1; give the number"):
+        reproduce(tmp_path / "dvc.yaml", -1)
 
 
 MEET = (  # a stage of a pair is done once the other one has begun

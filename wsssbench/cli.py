@@ -1,6 +1,5 @@
 """The `wsssbench` command: every step without notebooks. Each command calls one stage function."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from wsssbench.cli_profile import DEFAULT, ProfileOption, read_profile
 from wsssbench.cli_refine import refine_app
+from wsssbench.command import run_command
 from wsssbench.errors import UserError
 
 app = typer.Typer(
@@ -282,12 +282,5 @@ def _each(
 
 
 def main() -> None:
-    """Entry point: a UserError is one line and exit status 1, an interruption 130."""
-    try:
-        app()
-    except UserError as error:
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted.", err=True)
-        sys.exit(130)
+    """Entry point, see `run_command`."""
+    run_command(app)

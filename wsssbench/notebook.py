@@ -8,11 +8,11 @@ dropped from the executed notebook, so that equal runs give equal files.
 import ast
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from wsssbench.command import run_command, stop_on_sigterm
 from wsssbench.errors import UserError, unknown
 
 TIMING = ("papermill", "execution")
@@ -69,7 +69,7 @@ def run(source: str | Path, target: str | Path, pairs: list[str]) -> None:
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.environ["PAPERMILL_OUTPUT_PATH"] = str(target)  # the kernel's progress prints plain lines
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop_on_sigterm()
     try:
         papermill.execute_notebook(
             source,
@@ -118,11 +118,6 @@ def _value(default: Any, text: str, where: str) -> Any:
     return value
 
 
-def _interrupt(*_: Any) -> None:
-    """SIGTERM, as Slurm and DVC send it: stop as on Ctrl-C, so that the kernel stops with us."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Command line of the runner."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -130,12 +125,7 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if len(sys.argv) < 3:
         raise SystemExit("usage: python -m wsssbench.notebook SOURCE TARGET [key=value ...]")
-    try:
-        run(sys.argv[1], sys.argv[2], sys.argv[3:])
-    except UserError as error:
-        raise SystemExit(f"Error: {error}") from error
-    except KeyboardInterrupt as error:
-        raise SystemExit(130) from error
+    run_command(lambda: run(sys.argv[1], sys.argv[2], sys.argv[3:]))
 
 
 if __name__ == "__main__":

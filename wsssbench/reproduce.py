@@ -16,8 +16,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
+from itertools import takewhile
 from pathlib import Path
 
+from wsssbench.command import run_command, stop_on_sigterm
 from wsssbench.errors import UserError
 from wsssbench.parallel import cpus
 from wsssbench.progress import clock
@@ -37,11 +39,13 @@ def reproduce(pipeline: str | Path, jobs: int = 0) -> None:
             (OMP_NUM_THREADS) and take turns with the GPUs (CUDA_VISIBLE_DEVICES).
 
     Raises:
-        UserError: no such file, DVC cannot read it, or a stage failed. Stages that ran by its side
-            were finished; a second call goes on.
+        UserError: no such file, a negative number, DVC cannot read it, or a stage failed. Stages
+            that ran by its side were finished; a second call goes on.
     """
     if not Path(pipeline).is_file():
         raise UserError(f"{pipeline} does not exist. Run from the repository's top.")
+    if jobs < 0:
+        raise UserError(f"JOBS is {jobs}; give the number of stages at once, or 0.")
     gpus = visible_gpus()
     jobs = jobs or len(gpus) or min(2, cpus())
     if jobs == 1:
@@ -80,10 +84,11 @@ def environment(base: Mapping[str, str], jobs: int, gpu: str | None) -> dict[str
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES names, else the numbers of all NVIDIA GPUs."""
+    """What CUDA_VISIBLE_DEVICES names (none from a -1 on), else the numbers of all NVIDIA GPUs."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip()]
+        names = (name.strip() for name in chosen.split(","))
+        return list(takewhile(lambda name: name and name != "-1", names))
     try:  # torch would take seconds and claim memory
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -171,23 +176,14 @@ def _ask(command: str, *arguments: str | Path) -> str:
     return told.stdout
 
 
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of `python -m wsssbench.reproduce`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pipeline", help="a dvc.yaml")
     parser.add_argument("--jobs", type=int, default=0, help="stages at once; default: 1 per GPU, 2")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        reproduce(given.pipeline, given.jobs)
-    except UserError as error:
-        raise SystemExit(f"Error: {error}") from error
-    except KeyboardInterrupt as error:
-        raise SystemExit(130) from error
+    stop_on_sigterm()
+    run_command(lambda: reproduce(given.pipeline, given.jobs))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def status_table(
     for method in dict.fromkeys([*done, *status["method"]]):
         own = status[status["method"] == method]
         line = {"method": method} | dict(zip(own["dataset"], own["status"]))
-        line["why"] = "; ".join(dict.fromkeys(own["why"])) or "status.csv says nothing of it"
+        line["why"] = "; ".join(dict.fromkeys(own["why"])) or "no line in published/status.csv"
         here = done.get(method, [])
         where = ", ".join(dict.fromkeys(str(r.provenance.get("dataset")) for r in here))
         line["here"] = f"{len(here)} runs on {where}" if here else "not run"
