@@ -52,7 +52,8 @@ def test_titles_of_the_profile_replace_those_of_the_records(grid):
     titles = {run.name: run.title for run in runs}
     assert titles["cam-0"] == "Plain CAM"
     assert titles["cam-0/scg"] == "Plain CAM, scg"
-    assert titles["cam-7"] == "cam"  # not run
+    assert titles["cam-7"] == "Plain CAM"  # not run, but named
+    assert titles["rs-7"] == "rs"
     assert titles["rs-0"] == load_runs(grid["runs"], {"rs": ("decoder",)}, [0])[0].title
 
 

@@ -4,7 +4,14 @@ import sys
 
 from make_runs import of
 
-from wsssbench.reporting.records import load_run, load_runs, mean_table, read_table, split_roles
+from wsssbench.reporting.records import (
+    load_run,
+    load_runs,
+    mean_table,
+    read_table,
+    split_roles,
+    titles_of,
+)
 
 
 def test_runs_are_those_of_the_grid_not_those_on_disk(fake):
@@ -84,3 +91,12 @@ def test_mean_table_averages_over_seeds_and_keeps_the_order(tmp_path):
 def test_reporting_loads_no_torch():
     code = "import sys, wsssbench.reporting; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_a_row_has_its_title_from_the_profile_a_record_or_its_name(fake):
+    runs = load_runs(fake["runs"], of("cam", "cam-sharp", "absent"), [7, 0], {"absent": "Not yet"})
+    known = runs[1].title
+    assert known != "cam"  # from the record of seed 0
+    assert titles_of(runs) == {"cam": known, "cam-sharp": runs[3].title, "absent": "Not yet"}
+    assert titles_of(load_runs("nowhere", {"cam": ("cam", "scg")}, [0])) == {
+        "cam": "cam", "cam/scg": "cam/scg"}  # fmt: skip

@@ -11,7 +11,7 @@ from wsssbench.reporting.ablations import COLUMNS, Ablation, differences, means
 from wsssbench.reporting.counterparts import REFERENCE, Printed, data_set, printed
 from wsssbench.reporting.origins import origin_line
 from wsssbench.reporting.protocols import differing, in_short, protocol, protocols
-from wsssbench.reporting.records import Run
+from wsssbench.reporting.records import Run, titles_of
 from wsssbench.reporting.table import Column, Table, write
 
 SWEPT = ("miou", "fp", "fn")  # known at every threshold, so also at the best one
@@ -68,7 +68,6 @@ def ablation_table(
 def _head(row: str, members: list[Run], ablation: Ablation) -> dict:
     """Row, title, seeds, the reason where nothing is scored, and where its numbers come from."""
     scored = [run for run in members if ablation.split in run.splits]
-    titles = [run.title for run in members if run.record.get("title")]
     first = next(iter(scored), members[0])
     other = next((run for run in members if run.status != "done"), None)
     gap = f"{other.status}: {other.reason}" if other else f"no scores on {ablation.split}"
@@ -77,7 +76,7 @@ def _head(row: str, members: list[Run], ablation: Ablation) -> dict:
     revisions = dict.fromkeys(str(run.provenance.get("git_revision")) for run in scored)
     return {
         "experiment": row,
-        "title": titles[0] if titles else row,
+        "title": titles_of(members)[row],
         "maps": first.maps,
         "seeds": f"{len(scored)}{short}",
         "gap": "" if scored else gap,

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from wsssbench.reporting.protocols import protocols
-from wsssbench.reporting.records import Run, split_roles
+from wsssbench.reporting.records import Run, split_roles, titles_of
 
 SCORES = ("miou", "fp", "fn")
 COSTS = ("wall_s", "inference_s", "peak_memory_mib")
@@ -39,10 +39,10 @@ def rows(runs: Iterable[Run]) -> pd.DataFrame:
     runs = list(runs)
     roles = split_roles(runs)
     letters = {run.name: letter for letter, group in protocols(runs).items() for run in group}
-    titles = {run.row: run.title for run in runs if run.record.get("title")}
+    titles = titles_of(runs)
     lines = []
     for run in runs:
-        head = {"experiment": run.row, "title": titles.get(run.row, run.row)}
+        head = {"experiment": run.row, "title": titles[run.row]}
         head |= {"method": run.provenance.get("method", ""), "seed": run.seed}
         head |= {"status": run.status, "reason": run.reason, "protocol": letters.get(run.name, "")}
         for split in run.splits or roles or [""]:

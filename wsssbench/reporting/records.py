@@ -33,6 +33,8 @@ class Run:
         provenance: how it was trained; also of runs that were trained but never scored.
         maps: kind of maps.
         main: whether this is the experiment's usual kind, which goes by the experiment's name.
+        given: title that the profile gives the experiment now; without one that of the time of
+            scoring counts.
     """
 
     experiment: str
@@ -44,6 +46,7 @@ class Run:
     provenance: dict[str, Any] = field(default_factory=dict)
     maps: str = "cam"
     main: bool = True
+    given: str = ""
 
     @property
     def row(self) -> str:
@@ -68,7 +71,7 @@ class Run:
     @property
     def title(self) -> str:
         """For people: the experiment's title, with the kind of maps unless it is the main one."""
-        title = self.record.get("title") or self.experiment
+        title = self.given or self.record.get("title") or self.experiment
         return title if self.main else f"{title}, {self.maps}"
 
     @property
@@ -114,29 +117,48 @@ def load_runs(
         seeds: seeds as in params.yaml.
         titles: {experiment: title}, where it is not to be that of the time of scoring.
     """
-    seeds, top = list(seeds), Path(runs_dir)
-    runs = [
-        load_run(top / f"{experiment}-{seed}", experiment, seed, maps, main=maps == chosen[0])
+    seeds, top, titles = list(seeds), Path(runs_dir), titles or {}
+    return [
+        load_run(
+            top / f"{experiment}-{seed}",
+            experiment,
+            seed,
+            maps,
+            main=maps == chosen[0],
+            given=titles.get(experiment, ""),
+        )
         for experiment, chosen in kinds.items()
         for maps in chosen
         for seed in seeds
     ]
-    for run in runs:
-        if run.record and (title := (titles or {}).get(run.experiment)):
-            run.record["title"] = title
-    return runs
 
 
-def load_run(path: Path, experiment: str, seed: int, maps: str = "cam", main: bool = True) -> Run:
-    """Read one kind of maps of one run directory."""
+def load_run(
+    path: Path,
+    experiment: str,
+    seed: int,
+    maps: str = "cam",
+    main: bool = True,
+    given: str = "",
+) -> Run:
+    """Read one kind of maps of one run directory; the arguments are those of `Run`."""
     place = scores_dir(path, maps) / "record.json"
     record, provenance = _json(place), _json(path / "train" / "provenance.json")
-    kind = {"maps": maps, "main": main}
+    kind = {"maps": maps, "main": main, "given": given}
     if record.get("splits"):
         known = provenance | (record.get("provenance") or {})
         return Run(experiment, seed, path, "done", "", record, known, **kind)
     status, reason = _why(path, maps)
     return Run(experiment, seed, path, status, reason, provenance=provenance, **kind)
+
+
+def titles_of(runs: Iterable[Run]) -> dict[str, str]:
+    """{row: its title}; the row's own name where nobody has given a title."""
+    found: dict[str, str] = {}
+    for run in runs:
+        if run.given or run.record.get("title"):
+            found.setdefault(run.row, run.title)
+    return {run.row: found.get(run.row, run.row) for run in runs}
 
 
 def trainings(runs: Iterable[Run]) -> dict[str, list[Run]]:
