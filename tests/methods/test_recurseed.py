@@ -14,6 +14,8 @@ from wsssbench.methods import check_settings
 from wsssbench.methods.base import Progress
 from wsssbench.methods.recurseed import RecurSeed, reconstruction, segmentation
 from wsssbench.models.cam_network import Output
+from wsssbench.models.decoder import resize
+from wsssbench.refinement.certain_filter import certain_filter
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "rs_target.npz")
 MIXERS = ("edgepredictmix", "classmix", "identity", "cutmix", "saliency_grafting", "cda", "mixup")
@@ -175,6 +177,26 @@ def test_refiners(refiner):
     assert all(torch.isfinite(value) for value in losses.values())
 
 
+def test_the_decoder_is_filtered_by_limits_of_its_own():
+    data, masks = batch(), []
+    for own in ({}, {"certain": 0.2, "uncertain": 0.02}):
+        mix = {"mixer": "classmix", "start": 1, "refiner": "cf", "certain": 0.3, "uncertain": 0.2}
+        method = make(rs_start=1, mix=mix, **own).eval()
+        torch.manual_seed(0)
+        out = method.network(data["image"])
+        target = method.target(out, data["image"], data["label"], data["valid"])
+        with torch.no_grad():
+            mixed = method.mixed.batch(method, data, out, target)
+            probs = resize(out.decoder.softmax(1), data["image"].shape[-2:])[:, 1:]
+            probs = method.pamr.refine(target.weights, probs, target.present)
+        limits = {"certain": 0.3, "uncertain": 0.2}
+        wanted = certain_filter(probs, target.present, valid=data["valid"], **limits)
+        torch.testing.assert_close(mixed.mask, wanted)
+        masks.append((target.mask, mixed.mask))
+    assert not torch.equal(masks[0][0], masks[1][0])
+    torch.testing.assert_close(masks[0][1], masks[1][1])
+
+
 def test_images_without_labels_and_cams_of_zero():
     method = make(rs_start=1, mix={"mixer": "edgepredictmix", "start": 1}).train()
     data = batch()
@@ -242,6 +264,10 @@ def test_wrong_settings_are_explained():
         check_settings("recurseed", {"mix": {"mixer": "edgepredictmx"}}, "here")
     with pytest.raises(UserError, match=r"here\.mix"):
         check_settings("recurseed", {"mix": {"mixer": "cutmix", "strat": 3}}, "here")
+    with pytest.raises(UserError, match=r"here: certain = 0\.05, uncertain = 0\.1"):
+        check_settings("recurseed", {"certain": 0.05}, "here")
+    with pytest.raises(UserError, match=r"here\.mix: certain = 0\.55, uncertain = 0\.6"):
+        check_settings("recurseed", {"mix": {"mixer": "cutmix", "uncertain": 0.6}}, "here")
     with pytest.raises(UserError, match="l3"):
         check_settings("recurseed", {"rec_loss": "l3"}, "here")
 

@@ -20,12 +20,12 @@ from wsssbench.refinement.edge_prediction import fill_regions
 from wsssbench.reporting.steps import draw
 from wsssbench.stages import recurseed_panels as show
 from wsssbench.stages.prepare import prepare
-from wsssbench.stages.recurseed_steps import follow, steps
+from wsssbench.stages.recurseed_steps import DECODER_STEPS, follow, steps
 from wsssbench.stages.train import train
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explore_recurseed.ipynb"
 CLASSES = ("background", "a", "b", "c")
-MIX = {"mixer": "edgepredictmix", "start": 1}
+MIX = {"mixer": "edgepredictmix", "start": 1, "certain": 0.5, "uncertain": 0.2}
 BOX = np.s_[:, :40]  # where the first picture lies in its crop
 
 
@@ -92,9 +92,11 @@ def test_shapes_and_types(walk):
 
 
 def test_the_certain_filter_of_the_maps_is_the_mask(walk, method, batch):
+    assert walk.limits != walk.decoder_limits
     for step, maps in walk.maps.items():
+        limits = walk.decoder_limits if step in DECODER_STEPS else walk.limits
         mask = certain_filter(
-            torch.from_numpy(maps)[None], torch.ones(1, 2), valid=batch["valid"][:1], **walk.limits
+            torch.from_numpy(maps)[None], torch.ones(1, 2), valid=batch["valid"][:1], **limits
         )
         np.testing.assert_array_equal(mask[0], walk.masks[step])
     target = method.target(Seeing()(batch["image"]), batch["image"], batch["label"], batch["valid"])

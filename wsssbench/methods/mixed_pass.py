@@ -42,6 +42,9 @@ class MixSettings:
             the refined CAM; `decoder`: the decoder's arg-max (ClassMix); `pamr`: that after PAMR;
             `cf`: certain filter after PAMR (CertainMix); `ep`: edge prediction (EPM); `own`: the
             mixer's own.
+        certain, uncertain: limits of the certain filter on the decoder's prediction, for the
+            refiners `cf` and `ep`; None: those on the CAM (paper). A decoder's softmax is best cut
+            near .5, wherever the CAM is: limits far below it teach the decoder to paint too much.
         prob: probability of a mixed pass in a step.
         w_cls, w_rec, w_seg: weights of the mixed losses that the mode brings in.
         seg_weight: none, or by confidence of the decoder: `fraction` (ClassMix), `threshold`.
@@ -52,6 +55,8 @@ class MixSettings:
     start: int = 15
     mode: Literal["own", "label", "mask", "both"] = "own"
     refiner: Literal["own", "seed", "decoder", "pamr", "cf", "ep"] = "own"
+    certain: float | None = None
+    uncertain: float | None = None
     prob: float = 1.0
     w_cls: float = 1.0
     w_rec: float = 1.0
@@ -87,6 +92,13 @@ class MixedPass:
         module = mixing.MIXERS[settings["mixer"]].__module__
         return ["/".join(module.split(".")[1:]) + ".py"] if module.startswith("wsssbench.") else []
 
+    def limits(self, cam: Mapping[str, float]) -> dict[str, float]:
+        """The certain filter's limits on the decoder's prediction, from those on the CAM."""
+        return {
+            name: limit if (own := getattr(self.settings, name)) is None else own
+            for name, limit in cam.items()
+        }
+
     def losses(
         self,
         method: "RecurSeed",
@@ -98,7 +110,7 @@ class MixedPass:
         """L_cls_mix, L_rec_mix and L_seg_mix, as far as the mode brings them in; {} before `start`.
 
         Args:
-            method: runs the network, has PAMR's settings and the certain filter's limits.
+            method: runs the network, has PAMR's settings and the limits on the CAM.
             batch: as `Method.losses` gets it.
             out: the first pass.
             target: what that pass teaches.
@@ -172,7 +184,7 @@ class MixedPass:
             return refined.argmax(1).masked_fill(~valid, IGNORE)
         refined = method.pamr.refine(weights, probs[:, 1:], target.present)
         refine: Callable[..., Tensor] = edge_predict if self.refiner == "ep" else certain_filter
-        return refine(refined, target.present, valid=valid, **method.limits)
+        return refine(refined, target.present, valid=valid, **self.limits(method.limits))
 
     def _saliency(self, method: "RecurSeed", batch: dict, out: Output) -> Tensor:
         """(B, h, w) float32: summed features of C5, or the size of the loss's gradient."""

@@ -24,8 +24,9 @@ from wsssbench.methods.multiscale import EPS, normalise_max
 from wsssbench.methods.readout import KINDS, PamrSettings, ScgSettings, read_out
 from wsssbench.models.cam_network import CamNetwork, Output
 from wsssbench.models.decoder import Decoder, resize
-from wsssbench.refinement.certain_filter import certain_filter, shares
+from wsssbench.refinement.certain_filter import certain_filter, check_limits, shares
 from wsssbench.schema import build
+from wsssbench.settings import keyword_settings
 
 IGNORE = 255
 
@@ -60,7 +61,7 @@ class RecurSeed(Method):
         rec_loss: l2 or l1. rec_reduce: over `present` or `all` classes. rec_detach_max: no gradient
             through the maximum that scales the CAM.
         use_scg, use_pamr: leave a refinement out of the target.
-        certain, uncertain: limits of the certain filter.
+        certain, uncertain: limits of the certain filter on the refined CAM.
         guard_empty: where a present class has an empty map, teach no background on that image.
         mix: `MixSettings` of the second pass; None for RecurSeed alone.
         scg, pamr: keys of `ScgSettings` and `PamrSettings` that differ from the defaults.
@@ -112,11 +113,15 @@ class RecurSeed(Method):
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], where: str) -> None:
-        """Check the sections `mix`, `scg` and `pamr`."""
+        """Check the limits of the certain filter and the sections `mix`, `scg` and `pamr`."""
+        chosen = keyword_settings(cls) | settings
+        limits = {name: chosen[name] for name in ("certain", "uncertain")}
+        check_limits(**limits, where=where)
         build(ScgSettings, settings.get("scg") or {}, f"{where}.scg")
         build(PamrSettings, settings.get("pamr") or {}, f"{where}.pamr")
         if settings.get("mix"):
-            MixedPass.make(settings["mix"], f"{where}.mix")
+            mixed = MixedPass.make(settings["mix"], f"{where}.mix")
+            check_limits(**mixed.limits(limits), where=f"{where}.mix")
 
     @classmethod
     def code(cls, settings: Mapping[str, Any]) -> list[str]:

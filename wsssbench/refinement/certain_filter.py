@@ -94,10 +94,16 @@ def check_arguments(
             f"{maps.shape[1]} classes do not fit into a mask: ids are 1..254, 255 means ignore. "
             "Give at most 254 classes."
         )
+    check_limits(certain, uncertain)
+
+
+def check_limits(certain: float, uncertain: float, where: str = "") -> None:
+    """Raises the `UserError` of `certain_filter` about its limits; `where` is put before it."""
     if not 0 <= uncertain <= certain <= 1 or certain == 0:
+        place = f"{where}: " if where else ""
         raise UserError(
-            f"certain = {certain!r}, uncertain = {uncertain!r}: give 0 <= uncertain <= certain <= 1"
-            " and certain > 0."
+            f"{place}certain = {certain!r}, uncertain = {uncertain!r}: give 0 <= uncertain <= "
+            "certain <= 1 and certain > 0."
         )
 
 

@@ -86,7 +86,8 @@ class Steps:
         image_id, partner_id: the two images.
         classes: names, background first.
         present: n mask ids of the image's classes.
-        limits: of the certain filter, {"certain": …, "uncertain": …}.
+        limits: of the certain filter on the CAM, {"certain": …, "uncertain": …}.
+        decoder_limits: of the certain filter on the decoder's prediction.
         image: (H, W, 3) uint8 RGB, the network's input.
         truth: (H, W) uint8, 255 also outside the picture.
         valid: (H, W) bool, inside the picture.
@@ -101,6 +102,7 @@ class Steps:
     classes: tuple[str, ...]
     present: tuple[int, ...]
     limits: dict[str, float]
+    decoder_limits: dict[str, float]
     image: np.ndarray
     truth: np.ndarray
     valid: np.ndarray
@@ -160,15 +162,17 @@ def follow(method: RecurSeed, batch: dict, classes: Sequence[str], seed: int) ->
     rows = labels[0].nonzero()[:, 0]
     maps = {step: _numpy(found.maps[0, rows]) for step, found in targets.items()}
     masks = {step: _ids(found.mask[0]) for step, found in targets.items()}
+    limits = method.mixed.limits(method.limits)
     for step, found in zip(DECODER_STEPS, (recorder.given, recorder.made)):
         maps[step] = _numpy(found[0, rows])
-        masks[step] = _ids(certain_filter(found, target.present, valid=valid, **method.limits)[0])
+        masks[step] = _ids(certain_filter(found, target.present, valid=valid, **limits)[0])
     masks[EDGE_PREDICTION] = _ids(before.mask[0])
     return Steps(
         *batch["id"],
         classes=tuple(classes),
         present=tuple((rows + 1).tolist()),
         limits=dict(method.limits),
+        decoder_limits=limits,
         image=_rgb(images[0]),
         truth=_ids(batch["truth"][0]),
         valid=_numpy(valid[0]),
