@@ -19,7 +19,7 @@ from wsssbench.mixing.batch import IGNORE, MixBatch
 from wsssbench.mixing.losses import mixed_cross_entropy, pixel_weight
 from wsssbench.models.cam_network import Output
 from wsssbench.models.decoder import resize
-from wsssbench.refinement.certain_filter import certain_filter
+from wsssbench.refinement.certain_filter import certain_filter, check_limits
 from wsssbench.refinement.edge_prediction import edge_predict
 from wsssbench.schema import build
 
@@ -43,8 +43,8 @@ class MixSettings:
             `cf`: certain filter after PAMR (CertainMix); `ep`: edge prediction (EPM); `own`: the
             mixer's own.
         certain, uncertain: limits of the certain filter on the decoder's prediction, for the
-            refiners `cf` and `ep`; None: those on the CAM (paper). A decoder's softmax is best cut
-            near .5, wherever the CAM is: limits far below it teach the decoder to paint too much.
+            refiners `cf` and `ep`. A decoder's softmax is best cut near .5, wherever the CAM is:
+            limits far below it teach the decoder to paint too much.
         prob: probability of a mixed pass in a step.
         w_cls, w_rec, w_seg: weights of the mixed losses that the mode brings in.
         seg_weight: none, or by confidence of the decoder: `fraction` (ClassMix), `threshold`.
@@ -55,8 +55,8 @@ class MixSettings:
     start: int = 15
     mode: Literal["own", "label", "mask", "both"] = "own"
     refiner: Literal["own", "seed", "decoder", "pamr", "cf", "ep"] = "own"
-    certain: float | None = None
-    uncertain: float | None = None
+    certain: float = 0.55
+    uncertain: float = 0.10
     prob: float = 1.0
     w_cls: float = 1.0
     w_rec: float = 1.0
@@ -74,15 +74,17 @@ class MixedPass:
         own = settings.mode == "own"
         self.parts = PARTS[self.mixer.mode if own else settings.mode]
         self.refiner = self.mixer.refiner if settings.refiner == "own" else settings.refiner
+        self.limits = {"certain": settings.certain, "uncertain": settings.uncertain}
 
     @classmethod
     def make(cls, settings: Mapping[str, Any], where: str) -> "MixedPass":
         """Build from a section of params.yaml.
 
         Raises:
-            UserError: an unknown key, mixer or option; names the place.
+            UserError: an unknown key, mixer or option, or limits at odds; names the place.
         """
         chosen = build(MixSettings, settings, where)
+        check_limits(chosen.certain, chosen.uncertain, where)
         mixing.check_settings(chosen.mixer, chosen.options or {}, f"{where}.options")
         return cls(chosen)
 
@@ -91,13 +93,6 @@ class MixedPass:
         """The mixer's file below the package."""
         module = mixing.MIXERS[settings["mixer"]].__module__
         return ["/".join(module.split(".")[1:]) + ".py"] if module.startswith("wsssbench.") else []
-
-    def limits(self, cam: Mapping[str, float]) -> dict[str, float]:
-        """The certain filter's limits on the decoder's prediction, from those on the CAM."""
-        return {
-            name: limit if (own := getattr(self.settings, name)) is None else own
-            for name, limit in cam.items()
-        }
 
     def losses(
         self,
@@ -110,7 +105,7 @@ class MixedPass:
         """L_cls_mix, L_rec_mix and L_seg_mix, as far as the mode brings them in; {} before `start`.
 
         Args:
-            method: runs the network, has PAMR's settings and the limits on the CAM.
+            method: runs the network, has PAMR's settings.
             batch: as `Method.losses` gets it.
             out: the first pass.
             target: what that pass teaches.
@@ -184,7 +179,7 @@ class MixedPass:
             return refined.argmax(1).masked_fill(~valid, IGNORE)
         refined = method.pamr.refine(weights, probs[:, 1:], target.present)
         refine: Callable[..., Tensor] = edge_predict if self.refiner == "ep" else certain_filter
-        return refine(refined, target.present, valid=valid, **self.limits(method.limits))
+        return refine(refined, target.present, valid=valid, **self.limits)
 
     def _saliency(self, method: "RecurSeed", batch: dict, out: Output) -> Tensor:
         """(B, h, w) float32: summed features of C5, or the size of the loss's gradient."""

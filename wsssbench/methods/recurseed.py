@@ -115,13 +115,11 @@ class RecurSeed(Method):
     def check(cls, settings: Mapping[str, Any], where: str) -> None:
         """Check the limits of the certain filter and the sections `mix`, `scg` and `pamr`."""
         chosen = keyword_settings(cls) | settings
-        limits = {name: chosen[name] for name in ("certain", "uncertain")}
-        check_limits(**limits, where=where)
+        check_limits(chosen["certain"], chosen["uncertain"], where)
         build(ScgSettings, settings.get("scg") or {}, f"{where}.scg")
         build(PamrSettings, settings.get("pamr") or {}, f"{where}.pamr")
         if settings.get("mix"):
-            mixed = MixedPass.make(settings["mix"], f"{where}.mix")
-            check_limits(**mixed.limits(limits), where=f"{where}.mix")
+            MixedPass.make(settings["mix"], f"{where}.mix")
 
     @classmethod
     def code(cls, settings: Mapping[str, Any]) -> list[str]:

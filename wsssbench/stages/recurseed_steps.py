@@ -162,7 +162,7 @@ def follow(method: RecurSeed, batch: dict, classes: Sequence[str], seed: int) ->
     rows = labels[0].nonzero()[:, 0]
     maps = {step: _numpy(found.maps[0, rows]) for step, found in targets.items()}
     masks = {step: _ids(found.mask[0]) for step, found in targets.items()}
-    limits = method.mixed.limits(method.limits)
+    limits = method.mixed.limits
     for step, found in zip(DECODER_STEPS, (recorder.given, recorder.made)):
         maps[step] = _numpy(found[0, rows])
         masks[step] = _ids(certain_filter(found, target.present, valid=valid, **limits)[0])
@@ -172,7 +172,7 @@ def follow(method: RecurSeed, batch: dict, classes: Sequence[str], seed: int) ->
         classes=tuple(classes),
         present=tuple((rows + 1).tolist()),
         limits=dict(method.limits),
-        decoder_limits=limits,
+        decoder_limits=dict(limits),
         image=_rgb(images[0]),
         truth=_ids(batch["truth"][0]),
         valid=_numpy(valid[0]),
