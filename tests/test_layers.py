@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "models": set(),
     "refinement": set(),
     "evaluation": set(),
-    "mixing": {"refinement"},
+    "mixing": {"models", "refinement"},
     "published": set(),
     "methods": {"models", "refinement", "mixing"},
     "engine": {"data", "models", "methods", "evaluation"},

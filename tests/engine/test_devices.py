@@ -18,6 +18,8 @@ def test_gpu_is_chosen_per_process(monkeypatch):
     assert devices.choose(MachineSettings(device="cuda:1")) == torch.device("cuda", 1)
     with pytest.raises(UserError, match="4 GPUs are asked for, torch sees 2"):
         devices.choose(MachineSettings(devices=4))
+    with pytest.raises(UserError, match="one GPU, cuda:0, but"):
+        devices.choose(MachineSettings(device="cuda:0", devices=2))
 
 
 @pytest.mark.parametrize(("name", "text"), [("gpu", "is no device"), ("xla", "not supported")])

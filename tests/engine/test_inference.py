@@ -9,10 +9,12 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from toys import make_folder
 
+from wsssbench import models
 from wsssbench.data.folder import Folder
 from wsssbench.data.palette import read_mask
 from wsssbench.engine.inference import to_mask, write_maps, write_masks
 from wsssbench.evaluation.reading import StoredMaps, read_maps
+from wsssbench.methods import SFC
 from wsssbench.params import PseudoMaskSettings
 
 
@@ -97,6 +99,28 @@ def test_without_labels_labelled_classes_are_stored_but_not_gated(toy_root, tmp_
         assert found.keys.tolist() == (np.flatnonzero(folder.label(name)) + 1).tolist()
         assert not found.gated.any()
         assert (to_mask(found, 0.3) == 0).all()
+
+
+def test_labels_do_not_touch_the_gated_maps_of_kinds_whose_classes_compete(toy_root, tmp_path):
+    torch.manual_seed(0)
+    method = SFC(models.build("tiny", output_stride=8), 2, side_widths=(8, 8, 8, 8), pcm_width=8)
+    method.eval()
+    folder, kept = Folder(toy_root), {}
+    settings = PseudoMaskSettings(scales=(1.0,))
+    own = [False, True]
+    method.own_gate = lambda probabilities: torch.tensor(own).expand_as(probabilities)
+    for known in ([False, False], [True, False], [True, True]):
+        folder.label = lambda name, known=known: np.array(known, np.float32)
+        out = tmp_path / str(known)
+        write_maps(method, folder, "val", out, settings, jobs.MACHINE, labels_used=False)
+        found = read_maps(out / "fused/val/maps" / f"{folder.ids('val')[0]}.npz")
+        assert found.keys.tolist() == [2, *(np.flatnonzero(known) + 1)]
+        assert found.gated.tolist() == [True, *[False] * sum(known)]
+        kept[tuple(known)] = found.maps
+    for maps in kept.values():
+        np.testing.assert_array_equal(maps[0], kept[False, False][0])
+    both = kept[True, True]
+    assert not np.array_equal(both[0], both[2])  # class 2 beside class 1 looks different
 
 
 def test_image_without_labels_is_all_background(toy_root, tmp_path, method):

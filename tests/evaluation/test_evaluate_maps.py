@@ -70,6 +70,14 @@ def test_only_gated_maps_count_unless_labels_are_given(tmp_path):
     np.testing.assert_array_equal(labelled, loop_sweep(dense([2], maps[[1]]), truth, GRID))
 
 
+def test_of_a_class_that_occurs_twice_labels_take_the_last(tmp_path):
+    maps, truth = image(0, 3)
+    write(tmp_path, "a", [1, 2, 1], maps, truth, gated=[True, True, False])
+    gated, labelled = run(tmp_path, ["a"]), run(tmp_path, ["a"], labels={"a": {1}})
+    np.testing.assert_array_equal(gated, loop_sweep(dense([1, 2], maps[:2]), truth, GRID))
+    np.testing.assert_array_equal(labelled, loop_sweep(dense([1], maps[[2]]), truth, GRID))
+
+
 def test_parallel_equals_serial(tmp_path):
     names = []
     for number in range(40):

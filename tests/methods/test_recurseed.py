@@ -1,5 +1,6 @@
 """RecurSeed's targets against the golden chain, losses by hand, gates by counting passes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from wsssbench import models
 from wsssbench.errors import UserError
 from wsssbench.methods import check_settings
 from wsssbench.methods.base import Progress
-from wsssbench.methods.recurseed import RecurSeed, reconstruction, segmentation
+from wsssbench.methods.recurseed import RecurSeed, reconstruction
 from wsssbench.models.cam_network import Output
 from wsssbench.models.decoder import resize
 from wsssbench.refinement.certain_filter import certain_filter
@@ -109,16 +110,6 @@ def test_negative_cams_have_a_finite_gradient():
     assert torch.isfinite(cam.grad).all()
 
 
-def test_segmentation_by_hand_and_without_any_certain_pixel():
-    logits = torch.zeros(1, 3, 1, 2, requires_grad=True)
-    mask = torch.tensor([[[0, 0, 255, 255]]])
-    torch.testing.assert_close(segmentation(logits, mask), torch.tensor(3.0).log())
-    loss = segmentation(logits, torch.full((1, 1, 4), 255))
-    loss.backward()
-    assert loss == 0
-    assert (logits.grad == 0).all()
-
-
 def test_epoch_gates(monkeypatch):
     method = make(rs_start=2, mix={"mixer": "edgepredictmix", "start": 3})
     calls = []
@@ -151,6 +142,26 @@ def test_no_gradient_reaches_the_targets():
             torch.testing.assert_close(a.grad, b.grad)
 
 
+def test_the_decoder_learns_the_pixel_in_the_middle_of_each_cell(monkeypatch):
+    """A disc keeps its place on the way to the decoder's size and back."""
+    method = make(rs_start=1)
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    mask = ((y - 22) ** 2 + (x - 25) ** 2 < 100).long().expand(4, 48, 48)
+    data = batch(side=56)  # 56×48
+    data = {**data, "image": data["image"][:, :, :48], "valid": torch.ones(4, 48, 48).bool()}
+    logits = torch.zeros(4, 4, 12, 12, requires_grad=True)
+    out = method.network(data["image"])
+    seen = replace(out, decoder=logits)
+    monkeypatch.setattr(method.network, "forward", lambda *a, **k: seen)
+    target = replace(method.target(out, data["image"], data["label"], data["valid"]), mask=mask)
+    monkeypatch.setattr(method, "target", lambda *a: target)
+    method.losses(data, progress())["seg"].backward()
+    taught = -logits.grad[0, 1]  # positive where the class is taught
+    back = resize((taught > 0).float()[None, None], (48, 48))[0, 0]
+    for axis, centre in ((y, 22), (x, 25)):
+        assert abs((back * axis).sum() / back.sum() - centre) < 1
+
+
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("mode", ["own", "label", "mask", "both"])
 def test_every_mixer_gives_finite_losses(mixer, mode):
@@ -165,6 +176,16 @@ def test_every_mixer_gives_finite_losses(mixer, mode):
     wanted["both"] = wanted["label"] | wanted["mask"]
     own = "label" if mixer in ("cutmix", "saliency_grafting", "cda", "mixup") else "mask"
     assert extra == wanted[own if mode == "own" else mode]
+
+
+def test_a_saliency_of_gradients_passes_frozen_stages():
+    torch.manual_seed(0)
+    backbone = models.build("tiny", output_stride=8, frozen_stages=2)
+    mix = {"mixer": "puzzlemix", "start": 1}
+    method = RecurSeed(backbone, 3, decoder_width=16, rs_start=1, mix=mix).train()
+    losses = method.losses(batch(), progress())
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert method.training
 
 
 @pytest.mark.parametrize("refiner", ["seed", "decoder", "pamr", "cf", "ep"])
@@ -268,6 +289,8 @@ def test_wrong_settings_are_explained():
         check_settings("recurseed", {"certain": 0.05}, "here")
     with pytest.raises(UserError, match=r"here\.mix: certain = 0\.55, uncertain = 0\.6"):
         check_settings("recurseed", {"mix": {"mixer": "cutmix", "uncertain": 0.6}}, "here")
+    with pytest.raises(UserError, match=r"here\.mix: start 4 comes before rs_start 5"):
+        check_settings("recurseed", {"mix": {"mixer": "cutmix", "start": 4}}, "here")
     with pytest.raises(UserError, match="l3"):
         check_settings("recurseed", {"rec_loss": "l3"}, "here")
 

@@ -38,7 +38,7 @@ def test_hard_weights_give_the_ordinary_cross_entropy(seed, size):
     batch = make_batch(seed, padded=bool(seed % 2))
     out = apply_mix(batch, build("cutmix_seg", {}).plan(batch, torch.Generator().manual_seed(seed)))
     logits = torch.randn(3, CLASSES + 1, *size, generator=torch.Generator().manual_seed(seed))
-    mask = F.interpolate(out.mask[:, None].float(), size, mode="nearest")[:, 0].long()
+    mask = F.interpolate(out.mask[:, None].float(), size, mode="nearest-exact")[:, 0].long()
     expected = F.cross_entropy(logits, mask, ignore_index=IGNORE)
     torch.testing.assert_close(mixed_cross_entropy(logits, out), expected, atol=1e-6, rtol=1e-6)
 

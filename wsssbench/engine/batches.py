@@ -12,7 +12,10 @@ from wsssbench.errors import UserError
 
 
 def derive(*parts: int) -> int:
-    """One seed from several numbers, well mixed: (seed, epoch, index) never collide by sums."""
+    """One seed from several numbers, well mixed: (seed, epoch, index) do not collide by sums.
+
+    Zeros at the end do not count: (seed,) and (seed, 0) give the same.
+    """
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -36,6 +36,11 @@ def _cuda(device: torch.device, devices: int, rank: int) -> torch.device:
             "machine.device asks for a GPU, but torch sees none. Set machine.device: auto or cpu, "
             "or install a torch that fits the driver (`wsssbench doctor` shows what is there)."
         )
+    if device.index is not None and devices > 1:
+        raise UserError(
+            f"machine.device names one GPU, {device}, but machine.devices is {devices}. Say cuda, "
+            "and which GPUs there are with CUDA_VISIBLE_DEVICES."
+        )
     if index >= there or devices > there:
         wanted = max(index + 1, devices)
         raise UserError(f"{wanted} GPUs are asked for, torch sees {there}. Lower machine.devices.")

@@ -1,7 +1,9 @@
 """Score maps of a split, computed in batches of equally sized images and stored per image.
 
 A stored map file is an npz with `keys` (n,) int16 class ids 1..K, `maps` (n, h, w) float16 in
-[0, 1], `gated` (n,) bool: true where the protocol keeps the class, `size` (2,) int32 = H, W.
+[0, 1], `gated` (n,) bool: true where the protocol keeps the class, `size` (2,) int32 = H, W. Where
+the map of a class depends on the others, it may occur twice: as the protocol sees it, then, not
+gated, as it looks where the image labels are known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,10 +51,12 @@ def write_maps(
         labels_used: True: the image labels gate the classes (training images). False: the model's
             own probability ≥ conf_threshold does; maps of labelled classes are stored as well, so
             that the gain of knowing the labels can be shown, but they are marked as not gated.
+            They never touch the gated ones: kinds whose classes compete are made twice.
     """
     device = next(method.parameters()).device
     dtype = devices.precision(machine, device)
     method.scales, method.flip = settings.scales, settings.flip
+    twice = not labels_used and not set(method.competing).isdisjoint(method.wanted)
     method = for_inference(method, dtype)
     ids = folder.ids(split)
     probabilities = {}
@@ -64,20 +68,27 @@ def write_maps(
         images = batch["image"].to(device, memory_format=torch.channels_last)
         labels = batch["label"].to(device) > 0
 
-        def gate(own: Tensor, labels: Tensor = labels) -> Tensor:
-            return labels if labels_used else method.own_gate(own) | labels
+        def known(own: Tensor, labels: Tensor = labels) -> Tensor:
+            return labels
+
+        def either(own: Tensor, labels: Tensor = labels) -> Tensor:
+            return method.own_gate(own) | labels
 
         with torch.inference_mode(), devices.autocast(device, dtype):
-            found = method.infer(images, gate, settings.map_stride)
-        protocol = found.gate if labels_used else method.own_gate(found.probabilities)
+            gates = (known,) if labels_used else (method.own_gate, known) if twice else (either,)
+            found = [method.infer(images, gate, settings.map_stride) for gate in gates]
+        own = method.own_gate(found[0].probabilities)
+        protocol = [labels if labels_used else own, torch.zeros_like(own)]
         size = batch["image"].shape[-2:]
         for row, name in enumerate(batch["id"]):
-            keys = found.gate[row].nonzero()[:, 0]
-            gated = protocol[row, keys].cpu().numpy()
-            for kind, maps in found.maps.items():
+            keys = [one.gate[row].nonzero()[:, 0] for one in found]
+            gated = torch.cat([part[row, k] for part, k in zip(protocol, keys)]).cpu().numpy()
+            ids_found = (torch.cat(keys) + 1).cpu().numpy()
+            for kind in found[0].maps:
+                maps = torch.cat([one.maps[kind][row, k] for one, k in zip(found, keys)])
                 path = out / kind / split / "maps" / f"{name}.npz"
-                store_maps(path, (keys + 1).cpu().numpy(), maps[row, keys], size, gated)
-            probabilities[name] = found.probabilities[row].float().cpu().tolist()
+                store_maps(path, ids_found, maps, size, gated)
+            probabilities[name] = found[0].probabilities[row].float().cpu().tolist()
     table = pd.DataFrame.from_dict(probabilities, orient="index", columns=folder.classes)
     table = table.loc[ids].rename_axis("id")
     write_text(out / f"{split}.csv", table.to_csv(float_format="%.6f"))

@@ -1,6 +1,6 @@
 """A threshold sweep over stored score maps: every threshold scored without writing a mask."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ def evaluate_maps(
     num_classes: int,
     thresholds: Iterable[float] = DEFAULT_THRESHOLDS,
     *,
-    labels: Mapping[str, Iterable[int]] | None = None,
+    labels: Mapping[str, Collection[int]] | None = None,
     ignore_index: int = 255,
     workers: int | None = None,
     read: Read = read_mask,
@@ -46,7 +46,8 @@ def evaluate_maps(
         num_classes: K + 1.
         thresholds: increasing background thresholds.
         labels: per id the class ids that are known to be present. If given they say which maps
-            are used instead of `gated`: what image labels would give.
+            are used instead of `gated`: what image labels would give. Of a class that occurs twice
+            the last one counts.
         ignore_index: truth value of pixels that are not evaluated.
         workers: threads; None: one per core.
         read: reads a mask.
@@ -65,7 +66,7 @@ def evaluate_maps(
         part = total.empty()
         for name in task:
             stored, truth = read_maps(map_dir / f"{name}.npz"), read(truth_dir / f"{name}.png")
-            kept = stored.gated if labels is None else np.isin(stored.keys, list(labels[name]))
+            kept = stored.gated if labels is None else _labelled(stored.keys, labels[name])
             keys, maps = stored.keys, stored.maps
             if not kept.all():  # else nothing is copied
                 keys, maps = keys[kept], maps[kept]
@@ -79,6 +80,12 @@ def evaluate_maps(
     for part in in_threads(sweep, tasks, "threshold sweep", workers, progress):
         total = total + part
     return total
+
+
+def _labelled(keys: np.ndarray, labels: Collection[int]) -> np.ndarray:
+    """(n,) bool: the last map of each labelled class."""
+    last = [key not in keys[number + 1 :] for number, key in enumerate(keys)]
+    return np.isin(keys, list(labels)) & np.array(last, dtype=bool)
 
 
 def full_size(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:

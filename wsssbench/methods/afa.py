@@ -62,6 +62,7 @@ class AFA(Method):
 
     kinds = ("decoder", "cam", "aff_cam")
     own_background = ("decoder", "aff_cam")
+    competing = ("aff_cam",)
 
     def __init__(
         self,

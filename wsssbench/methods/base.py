@@ -106,12 +106,14 @@ class Method(Learner):
         scales, flip: views of multi-scale inference.
         threshold: constant background score of `score_maps` and `predict`, but for kinds of
             `own_background`.
+        competing: kinds in which the map of a class depends on the other classes that are kept.
         conf_threshold: without image labels a class is kept where its own probability reaches this.
     """
 
     kinds: tuple[str, ...] = ("cam",)
     maps: tuple[str, ...] = ()
     own_background: tuple[str, ...] = ()
+    competing: tuple[str, ...] = ()
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True
     threshold: float = 0.3

@@ -15,20 +15,20 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.nn.functional import multilabel_soft_margin_loss as cls_loss
 
+from wsssbench.errors import UserError
 from wsssbench.methods.base import Gate, Inference, Method, Progress
 from wsssbench.methods.mixed_pass import MixedPass
 from wsssbench.methods.multiscale import EPS, normalise_max
 from wsssbench.methods.readout import KINDS, PamrSettings, ScgSettings, read_out
 from wsssbench.models.cam_network import CamNetwork, Output
 from wsssbench.models.decoder import Decoder, resize
+from wsssbench.models.segmentation_losses import masked_cross_entropy
 from wsssbench.refinement.certain_filter import certain_filter, check_limits, shares
 from wsssbench.schema import build
 from wsssbench.settings import keyword_settings
-
-IGNORE = 255
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,12 @@ class RecurSeed(Method):
         build(ScgSettings, settings.get("scg") or {}, f"{where}.scg")
         build(PamrSettings, settings.get("pamr") or {}, f"{where}.pamr")
         if settings.get("mix"):
-            MixedPass.make(settings["mix"], f"{where}.mix")
+            mixed = MixedPass.make(settings["mix"], f"{where}.mix")
+            if mixed.settings.start < chosen["rs_start"]:
+                raise UserError(
+                    f"{where}.mix: start {mixed.settings.start} comes before rs_start "
+                    f"{chosen['rs_start']}, but RecurSeed's targets are mixed. Begin no earlier."
+                )
 
     @classmethod
     def code(cls, settings: Mapping[str, Any]) -> list[str]:
@@ -139,7 +144,7 @@ class RecurSeed(Method):
         losses["rec"] = self.w_rec * self.reconstruction(
             out.cam, target.maps, target.present, valid
         )
-        losses["seg"] = self.w_seg * segmentation(out.decoder, target.mask)
+        losses["seg"] = self.w_seg * masked_cross_entropy(out.decoder, target.mask)
         foreground, background, ignored = shares(target.mask, valid)
         progress.log(certain_foreground=foreground, certain_background=background, ignored=ignored)
         progress.log(rs_mean=target.maps.mean((2, 3))[target.present].mean().nan_to_num())
@@ -237,21 +242,6 @@ def reconstruction(
     cells = adaptive_avg_pool2d(valid[:, None].float(), size) >= 0.5
     weight = cells * (gate[..., None, None] > 0 if reduce == "present" else torch.ones_like(error))
     return (weight * error).sum() / weight.sum().clamp_min(1)
-
-
-def segmentation(logits: Tensor, mask: Tensor) -> Tensor:
-    """L_seg: cross entropy at the decoder's size, mean over the pixels that are not 255.
-
-    Args:
-        logits: (B, K+1, h, w) float32.
-        mask: (B, H, W) int64; reduced to h×w by nearest neighbour.
-
-    Returns:
-        A scalar; 0 where every pixel is 255.
-    """
-    small = interpolate(mask[:, None].float(), logits.shape[-2:], mode="nearest")[:, 0].long()
-    total = cross_entropy(logits, small, ignore_index=IGNORE, reduction="sum")
-    return total / (small != IGNORE).sum().clamp_min(1)
 
 
 def _pooled(cam: Tensor, valid: Tensor) -> Tensor:

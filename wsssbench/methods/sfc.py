@@ -74,6 +74,7 @@ class SFC(Method):
 
     kinds = ("fused", "proto", "pcm", "cam")
     own_background = ("fused", "proto", "pcm")
+    competing = ("fused", "proto", "pcm")
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class SIPE(Method):
 
     kinds = ("is_cam", "cam")
     own_background = ("is_cam",)
+    competing = ("is_cam",)
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ class Mixer(ABC):
         self.pairing: Pairing = pairing
 
     def observe(self, batch: MixBatch) -> None:  # noqa: B027, most mixers have no memory
-        """Called with every batch before `plan`, mixed or not; for mixers with a memory."""
+        """Called with every batch that is to be mixed, before `plan`; for mixers with a memory."""
 
     def memory(self) -> dict[str, Any]:
         """What a mixer remembers of earlier batches, for the checkpoint."""

@@ -3,11 +3,11 @@
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wsssbench.errors import UserError
 from wsssbench.mixing.batch import IGNORE, MixOut
+from wsssbench.models.segmentation_losses import reduce_mask
 
 SegWeight = Literal["none", "fraction", "threshold"]
 
@@ -19,7 +19,7 @@ def mixed_cross_entropy(logits: Tensor, out: MixOut, *, confidence: Tensor | Non
     with zero gradients.
 
     Args:
-        logits: (B', K+1, h, w) float; masks and weight are reduced to h×w by nearest neighbour.
+        logits: (B', K+1, h, w) float; masks and weight are reduced to h×w, see `reduce_mask`.
         out: a mixed batch with masks.
         confidence: factor of each pixel's loss (not of its share in the mean), a scalar or
             (B', H, W), see `pixel_weight`.
@@ -30,14 +30,14 @@ def mixed_cross_entropy(logits: Tensor, out: MixOut, *, confidence: Tensor | Non
     if out.mask_base is None or out.mask_src is None:
         raise UserError("The segmentation loss needs masks, which this batch was mixed without.")
     size = logits.shape[-2:]
-    weight = _nearest(out.weight[:, 0], size)
+    weight = reduce_mask(out.weight[:, 0], size)
     log_probs = logits.float().log_softmax(dim=1)
     total, share = log_probs.new_zeros(()), log_probs.new_zeros(())
     factor = 1.0 if confidence is None else confidence
     if confidence is not None and confidence.dim():
-        factor = _nearest(confidence, size)
+        factor = reduce_mask(confidence, size)
     for mask, part in ((out.mask_base, 1 - weight), (out.mask_src, weight)):
-        target = _nearest(mask, size)
+        target = reduce_mask(mask, size)
         counted = part * (target != IGNORE)
         index = target.masked_fill(target == IGNORE, 0)[:, None]
         total = total - (log_probs.gather(1, index)[:, 0] * counted * factor).sum()
@@ -62,11 +62,3 @@ def pixel_weight(probs: Tensor, kind: SegWeight, threshold: float = 0.968) -> Te
         return torch.ones((), device=probs.device)
     sure = (probs.amax(dim=1) >= threshold).float()
     return sure.mean() if kind == "fraction" else sure
-
-
-def _nearest(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, H, W) -> (B, h, w), the same kind of numbers; the upper left pixel of each cell."""
-    if values.shape[-2:] == size:
-        return values
-    reduced = F.interpolate(values[:, None].float(), size, mode="nearest")[:, 0]
-    return reduced.to(values.dtype)

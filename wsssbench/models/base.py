@@ -72,8 +72,12 @@ class Backbone(nn.Module, ABC):
         return maps
 
     def gradient(self, number: int) -> contextlib.AbstractContextManager:
-        """Context in which stage `number` (1..5) runs: without gradient if it is frozen."""
-        return torch.set_grad_enabled(torch.is_grad_enabled() and number > self.frozen_stages)
+        """Context in which stage `number` (1..5) runs: a frozen one trains without gradient.
+
+        In eval mode the gradient passes, for a saliency that asks for that of the image.
+        """
+        frozen = self.training and number <= self.frozen_stages
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not frozen)
 
     def configure(self, *, batch_norm: str = "train", frozen_stages: int = 0) -> "Backbone":
         """Choose how batch norm behaves and which stages stay as they are. In place.

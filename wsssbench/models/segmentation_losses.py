@@ -1,4 +1,4 @@
-"""Losses of the last stage's segmentation network on pseudo-masks.
+"""Losses of segmentation networks on pseudo-masks: decoders and the last stage's network.
 
 Masks are reduced to the size of the logits the way PIL's nearest neighbour does it, by the centre
 of each cell: the upper left pixel of each cell would shift them by half a cell.
@@ -106,10 +106,11 @@ def underfit(
 
 
 def reduce_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, H, W) int64 -> (B, *size) int64, the pixel under the centre of each cell."""
+    """(B, H, W) of any type -> (B, *size) of the same, the pixel under the centre of each cell."""
     if tuple(mask.shape[-2:]) == tuple(size):
         return mask
-    return F.interpolate(mask[:, None].float(), tuple(size), mode="nearest-exact")[:, 0].long()
+    small = F.interpolate(mask[:, None].float(), tuple(size), mode="nearest-exact")[:, 0]
+    return small.to(mask.dtype)
 
 
 def _mean(error: Tensor, counted: Tensor) -> Tensor:

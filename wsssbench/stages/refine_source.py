@@ -227,7 +227,8 @@ def _fault_of_maps(stored: StoredMaps, size: Sequence[int]) -> str:
         )
     if keys.dtype.kind not in "iu" or maps.dtype.kind != "f":
         return f"has keys of {keys.dtype}, maps of {maps.dtype}. Give whole numbers and floats."
-    if len(set(keys.tolist())) < len(keys) or not ((keys > BACKGROUND) & (keys < IGNORE)).all():
+    once = all(len(set(part.tolist())) == len(part) for part in (keys[gated], keys[~gated]))
+    if not once or not ((keys > BACKGROUND) & (keys < IGNORE)).all():
         return f"has keys {keys.tolist()}. Class ids are 1..254, each once; no background."
     if not np.isfinite(maps).all():
         return "holds NaN or infinite scores. Look for them where the maps are made."
