@@ -78,7 +78,7 @@ def of(method, backbone, dataset, split, stage, metric, source):
         split=split,
         stage=stage,
         metric=metric,
-        issue_reports=True,
+        asides=True,
     )
     return rows[rows["source"].str.contains(source, regex=False)]
 
@@ -146,7 +146,7 @@ def test_failed_irnet_run_states_the_background_that_its_means_imply():
     ],
 )
 def test_classes_average_to_the_printed_mean(method, backbone, stage, source, mean):
-    rows = published.find(FIGURES, method=method, backbone=backbone, stage=stage)
+    rows = published.find(FIGURES, asides=True, method=method, backbone=backbone, stage=stage)
     rows = rows[rows["source"].str.contains(source, regex=False)]
     classes = rows[rows["metric"].str.startswith("iou:")]
     assert set(classes["metric"]) == {f"iou:{name}" for name in published.vocabulary.CLASSES}
@@ -206,6 +206,6 @@ def test_labels_at_test():
     ],
 )
 def test_doubts_stand_in_the_note(words, value, mark):
-    rows = published.find(FIGURES, **words)
+    rows = published.find(FIGURES, asides=True, **words)
     assert rows[rows["value"] == value]["note"].str.contains(mark, regex=False).all()
     assert (rows["value"] == value).any()

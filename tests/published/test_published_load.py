@@ -153,15 +153,22 @@ def test_find_selects_by_columns():
     assert published.find(method="cowmix").empty
 
 
-def test_find_leaves_issue_reports_out_unless_asked():
+def test_find_leaves_asides_out_unless_asked():
     words = {"method": "irnet", "stage": "seed+rw", "metric": "miou"}
     assert set(published.find(**words)["value"]) == {66.3, 66.5}
-    with_reports = published.find(issue_reports=True, **words)["value"]
+    with_reports = published.find(asides=True, **words)["value"]
     assert set(with_reports) == {46.4, 64.9, 65.9, 66.0, 66.3, 66.5}
     figures = published.load()
-    reports = figures["note"].str.contains(published.ISSUE_REPORT, regex=False)
+    reports = figures["note"].str.contains("[issue report]", regex=False)
     assert set(figures[reports]["file"]) == {"reproductions"}
     assert reports.sum() == (figures["file"] == "reproductions").sum()
+
+
+def test_checks_during_training_are_no_results():
+    words = {"method": "sfc", "metric": "miou", "dataset": "VOC2012", "split": "train"}
+    assert set(published.find(stage="seed", **words)["value"]) == {64.7}
+    assert set(published.find(stage="prototype seed", **words)["value"]) == {63.13}
+    assert len(published.find(stage="seed", asides=True, **words)) > 10
 
 
 @pytest.mark.parametrize(

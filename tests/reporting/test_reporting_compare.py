@@ -58,7 +58,6 @@ def test_what_we_did_not_run_reads_not_run(voc):
         {"stage": "multi-stage"},
         {"labels_at_test": "no"},
         {"metric": "f1"},
-        {"note": "x; [issue report]"},
     ],
 )
 def test_another_kind_of_figure_does_not(voc, change):

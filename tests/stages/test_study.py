@@ -268,6 +268,16 @@ def test_roles_are_averaged_over_the_cells_that_have_them():
     assert gaps.to_dict() == pytest.approx({(0, 1): -0.1, (0, 2): -0.1})
 
 
+def test_rows_are_subtracted_within_a_cell():
+    """Cell b is easy; without `old` there, the ease of b must not count as the effect of `new`."""
+    claim = dataclasses.replace(CLAIM, cells=("a", "b"), reference=())
+    whole = [("a", "new", 0, 1, 0.3), ("a", "old", 0, 1, 0.2),
+             ("b", "new", 0, 1, 0.9), ("b", "old", 0, 1, 0.8)]  # fmt: skip
+    short = [(cell, row, 1, label, value) for cell, row, _, label, value in whole[:3]]
+    gaps = differences(lines(whole + short), claim, "t")
+    assert gaps.to_dict() == pytest.approx({(0, 1): 0.1})
+
+
 def test_gate_leaves_out_whole_runs():
     table = lines([("odd", "new", 0, 1, 0.9), ("odd", "new", 1, 1, 0.9)])
     f1 = table.assign(measure="tag_f1", kind="", main=False, value=[0.79, 0.8])

@@ -14,7 +14,8 @@ labels_at_test  whether true image labels took part in the prediction that was s
                 scores on training images; on validation images several published ones did as well
 note            what else is needed to compare. Marks in square brackets: [inferred] concluded, not
                 stated; [from memory, not re-read]; [subset] scored on a part of the split;
-                [issue report] a run reported in an issue thread, not the published one
+                [issue report] a run reported in an issue thread, not the published one;
+                [log check] printed by a log during training, by another protocol than the result's
 
 `status.csv` says for each method and data set whether our code reproduced the published figure.
 Our own figures never stand here: they come from run records.
@@ -37,7 +38,6 @@ COLUMNS = (
 )
 STATUS_COLUMNS = ("method", "dataset", "status", "why")
 STATUS_FILE = "status.csv"
-ISSUE_REPORT = "[issue report]"
 WORDS = {
     "backbone": vocabulary.BACKBONES,
     "supervision": vocabulary.SUPERVISION,
@@ -49,7 +49,7 @@ WORDS = {
     "status": vocabulary.STATUSES,
 }
 
-__all__ = ["COLUMNS", "ISSUE_REPORT", "STATUS_COLUMNS", "find", "load", "status", "vocabulary"]
+__all__ = ["COLUMNS", "STATUS_COLUMNS", "find", "load", "status", "vocabulary"]
 
 
 def load(folder: Traversable | None = None) -> pd.DataFrame:
@@ -90,14 +90,14 @@ def status(folder: Traversable | None = None) -> pd.DataFrame:
 def find(
     figures: pd.DataFrame | None = None,
     *,
-    issue_reports: bool = False,
+    asides: bool = False,
     **wanted: str | Sequence[str],
 ) -> pd.DataFrame:
     """The figures whose columns have the wanted words.
 
     Args:
         figures: what to search; by default everything that `load` returns.
-        issue_reports: keep runs that are only reported in issue threads.
+        asides: keep what is no published result, see `vocabulary.ASIDES`.
         wanted: column=word or column=[word, …]: `find(method="seam", stage=["seed", "seed+rw"])`.
 
     Raises:
@@ -105,8 +105,8 @@ def find(
     """
     figures = load() if figures is None else figures
     keep = pd.Series(True, index=figures.index)
-    if not issue_reports:
-        keep &= ~figures["note"].str.contains(ISSUE_REPORT, regex=False)
+    for mark in () if asides else vocabulary.ASIDES:
+        keep &= ~figures["note"].str.contains(f"[{mark}]", regex=False)
     for column, words in wanted.items():
         if column not in figures:
             raise unknown("column", column, figures.columns)

@@ -154,8 +154,12 @@ MARKS = {
     "from memory, not re-read": "to be checked in the paper before it is quoted",
     "subset": "scored on a part of the split",
     "issue report": "a run reported in an issue thread, not the published one",
+    "log check": "a check during training, by another protocol than the result's",
 }
 """What may stand in square brackets in a note."""
+
+ASIDES = ("issue report", "log check")
+"""Marks of figures that are no published result: no table sets ours beside them."""
 
 REMARKS = {
     "cosa": "CoSA's published figures come from the released configuration: neither perplexity "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from wsssbench.published import ISSUE_REPORT, vocabulary
+from wsssbench.published import vocabulary
 from wsssbench.reporting.ablations import COLUMNS, Ablation, differences, means
 from wsssbench.reporting.counterparts import REFERENCE, Printed, data_set, printed
 from wsssbench.reporting.origins import origin_line
@@ -35,10 +35,9 @@ def ablation_table(
     Args:
         ablation: what is wished.
         runs: all runs of the grid.
-        figures: published figures; runs that issue threads report are left out.
+        figures: `published.find()`.
         names: {experiment: published method} where they differ.
     """
-    figures = figures[~figures["note"].str.contains(ISSUE_REPORT, regex=False)]
     values = means(ablation, runs)
     both = {"difference": differences(ablation, runs, "miou")}
     both["oracle_difference"] = differences(ablation, runs, "oracle_miou")

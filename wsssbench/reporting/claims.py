@@ -11,6 +11,7 @@ from wsssbench.evaluation.paired import Effect, effect, verdict
 from wsssbench.study_params import Claim
 
 UNIT = ["seed", "label"]
+PAIR = ["cell", *UNIT]
 RUN = ["cell", "experiment", "seed"]
 
 
@@ -77,7 +78,10 @@ def _assess(table: pd.DataFrame, claim: Claim, test: str) -> Found:
 
 
 def differences(table: pd.DataFrame, claim: Claim, test: str) -> pd.Series:
-    """The paired differences of a claim, indexed by seed and label; pairs that lack a side are out.
+    """The paired differences of a claim, indexed by seed and label.
+
+    Rows are subtracted within a cell and the differences averaged over the cells. Pairs that lack a
+    side are out, and seeds that lack a cell, lest a difference of cells pass for one of rows.
 
     Args:
         table: see `assess`.
@@ -94,16 +98,21 @@ def differences(table: pd.DataFrame, claim: Claim, test: str) -> pd.Series:
         known = fits.groupby(there["cell"]).transform("any")  # a balanced cell has no such role
         there = there[fits | ~known]
 
-    def of(part: pd.DataFrame, row: str) -> pd.Series:
-        return _row(part, row, claim.measure).groupby(UNIT)["value"].mean()
+    def of(part: pd.DataFrame, cells: Sequence[str]) -> pd.Series:
+        rows = [claim.experiment, *([claim.control] if claim.control else [])]
+        first, *second = (_row(part, row, claim.measure).groupby(PAIR)["value"].mean()
+                          for row in rows)  # fmt: skip
+        gap = (first - second[0] if second else first).dropna()
+        return _complete(gap, len(set(cells))).groupby(level=UNIT).mean()
 
-    gap = of(here, claim.experiment)
-    if claim.control:
-        gap = gap - of(here, claim.control)
-    if claim.reference:
-        back = of(there, claim.experiment)
-        gap = gap - (back - of(there, claim.control) if claim.control else back)
-    return gap.dropna()
+    gap = of(here, claim.cells)
+    return (gap - of(there, claim.reference)).dropna() if claim.reference else gap
+
+
+def _complete(gap: pd.Series, cells: int) -> pd.Series:
+    """The differences of those seeds that have all cells."""
+    index = gap.index.to_frame(index=False)
+    return gap[index.groupby("seed")["cell"].transform("nunique").to_numpy() == cells]
 
 
 def _row(table: pd.DataFrame, row: str, measure: str) -> pd.DataFrame:

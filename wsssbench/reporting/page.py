@@ -8,7 +8,7 @@ import pandas as pd
 
 from wsssbench.files import write_json, write_text
 from wsssbench.params import UPPER_BOUND
-from wsssbench.published import load as published_figures
+from wsssbench.published import find as published_figures
 from wsssbench.published import status as published_status
 from wsssbench.reporting.ablation_table import ablation_table
 from wsssbench.reporting.ablations import ablations
@@ -58,7 +58,7 @@ def build(
         gallery: number of worst and of best images per experiment and split.
         tables: tables of chosen rows, see `ablations`.
         published: {experiment: published method} where it is not that of the method's name.
-        figures: published figures, by default those of the package.
+        figures: published figures, by default those of the package; asides are left out.
         status: what is verified, by default that of the package.
         upper_bound: seeds of the segmentation network on true masks.
         upper_bound_kinds: its kinds of masks.
@@ -73,7 +73,7 @@ def build(
     every = load_runs(runs_dir, kinds, seeds, titles)
     every += load_runs(runs_dir, {UPPER_BOUND: upper_bound_kinds}, upper_bound)
     runs, means = [run for run in every if not run.later], aggregate(rows(every))
-    figures = published_figures() if figures is None else figures
+    figures = published_figures(figures)
     status = published_status() if status is None else status
     chosen = ablations(every, tables)
     drawn = {drawing: _svg(drawing)
