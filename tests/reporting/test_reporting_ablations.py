@@ -12,7 +12,7 @@ from wsssbench.reporting.ablations import ablations, differences, means
 from wsssbench.reporting.records import Run, load_runs
 from wsssbench.reporting.table import write
 
-FIGURES = published.load()
+FIGURES = published.find()
 NAMES = {"rs": "recurseed", "rs_epm": "recurseed+edgepredictmix"}
 FACTS = {"dataset": "msrc17", "content_hash": "ab" * 32, "backbone": "resnet50", "device": "H200",
          "git_revision": "abc1234"}  # fmt: skip
@@ -139,8 +139,14 @@ def test_where_the_numbers_come_from_stands_below(small):
 
 def test_rows_of_different_protocols_are_said_to_be_so(small):
     small[0].record["protocol"]["crf"] = True
-    table = ablation_table(wish(small), small, FIGURES, NAMES)
+    wished = wish(small, baseline="cam")
+    table = ablation_table(wished, small, FIGURES, NAMES)
     assert any("they differ in: crf." in note for note in table.notes)
+    # Seed 0 of cam is neither averaged with the others nor subtracted from cam/scg, nothing is best
+    assert cells(table, 0)["seeds"].text == "2 of 3"
+    assert means(wished, small).loc["cam", "miou"] == pytest.approx(0.445)
+    assert differences(wished, small, "miou").loc["cam/scg", "seeds"] == 2
+    assert not any(cell.best for line in table.lines() for cell in line)
 
 
 def test_nothing_run_at_all_gives_a_table_of_gaps(tmp_path):

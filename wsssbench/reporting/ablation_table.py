@@ -16,6 +16,7 @@ from wsssbench.reporting.table import Column, Table, write
 
 SWEPT = ("miou", "fp", "fn")  # known at every threshold, so also at the best one
 PUBLISHED = ("f1", "map", *SWEPT)
+THRESHOLD_ONLY = ["threshold"]  # protocols that differ in this compare at the best threshold
 # In the CSV file beside what the table shows: where each row comes from.
 BESIDE = (
     *("gap", "maps", "split", "seed_list", "dataset", "backbone", "device", "git_revision"),
@@ -44,8 +45,9 @@ def ablation_table(
     found = _published(ablation, runs, figures, names or {})
     lines = []
     for row in ablation.rows:
-        line = _head(row, [run for run in runs if run.row == row], ablation)
-        line |= values.loc[row].drop("seeds").to_dict() if row in values.index else {}
+        used = values.loc[row].to_dict() if row in values.index else {}
+        members = [run for run in runs if run.row == row]
+        line = _head(row, members, ablation, int(used.pop("seeds", 0))) | used
         for name, table in both.items():
             if row in table.index:
                 line[name], line[f"{name}_sd"], line["pairs"] = table.loc[row]
@@ -54,8 +56,9 @@ def ablation_table(
         line["published_source"] = "; ".join(_sources(found, [row], ablation))
         lines.append(line)
     frame = pd.DataFrame(lines)
-    columns = [*_own_columns(ablation, frame), *_published_columns(ablation, frame, runs)]
     members = [run for run in ablation.runs(runs) if ablation.split in run.splits]
+    columns = _own_columns(ablation, frame, differing(protocols(members)))
+    columns += _published_columns(ablation, frame, runs)
     notes = [*_notes(ablation, frame, members), *_published_notes(ablation, frame, found)]
     under = origin_line(members, ablation.split)
     shown = [name for column in columns for name in (column.key, f"{column.key}_sd")]
@@ -64,20 +67,20 @@ def ablation_table(
     return Table(ablation.key, ablation.title, *shape, under=under)
 
 
-def _head(row: str, members: list[Run], ablation: Ablation) -> dict:
-    """Row, title, seeds, the reason where nothing is scored, and where its numbers come from."""
+def _head(row: str, members: list[Run], ablation: Ablation, used: int) -> dict:
+    """Row, title, `used` seeds, why nothing is scored, and where its numbers come from."""
     scored = [run for run in members if ablation.split in run.splits]
     first = next(iter(scored), members[0])
     other = next((run for run in members if run.status != "done"), None)
     gap = f"{other.status}: {other.reason}" if other else f"no scores on {ablation.split}"
-    short = "" if len(scored) == len(members) else f" of {len(members)}"
+    short = "" if used == len(members) else f" of {len(members)}"
     known = {key: first.provenance.get(key) for key in ("dataset", "backbone", "device")}
     revisions = dict.fromkeys(str(run.provenance.get("git_revision")) for run in scored)
     return {
         "experiment": row,
         "title": titles_of(members)[row],
         "maps": first.maps,
-        "seeds": f"{len(scored)}{short}",
+        "seeds": f"{used}{short}",
         "gap": "" if scored else gap,
         "split": ablation.split,
         "seed_list": " ".join(str(run.seed) for run in scored),
@@ -86,7 +89,11 @@ def _head(row: str, members: list[Run], ablation: Ablation) -> dict:
     }
 
 
-def _own_columns(ablation: Ablation, frame: pd.DataFrame) -> list[Column]:
+def _own_columns(ablation: Ablation, frame: pd.DataFrame, apart: list[str]) -> list[Column]:
+    """Columns of our scores; where the rows' protocols keep them `apart`, no best one is marked."""
+
+    def rule_of(rule: str, prefix: str = "") -> str:
+        return rule if not apart or (prefix and apart == THRESHOLD_ONLY) else ""
 
     def has(key: str) -> bool:
         return key in frame and bool(frame[key].notna().any())
@@ -98,11 +105,11 @@ def _own_columns(ablation: Ablation, frame: pd.DataFrame) -> list[Column]:
             at if prefix or (has("threshold") and frame["threshold"].round(6).nunique() > 1) else []
         )
         change = Column(f"{prefix}difference", _change(ablation), "change", head)
-        scores = [Column(f"{prefix}{key}", text, kind, head, rule)
+        scores = [Column(f"{prefix}{key}", text, kind, head, rule_of(rule, prefix))
                   for key, text, kind, rule in wanted if has(f"{prefix}{key}")]  # fmt: skip
         return [*at, *scores, *([change] if has(change.key) else [])] if scores else []
 
-    rest = [Column(key, text, kind, "", rule) for name, (key, text, kind, rule) in COLUMNS.items()
+    rest = [Column(key, text, kind, "", rule_of(rule)) for name, (key, text, kind, rule) in COLUMNS.items()
             if name in ablation.columns and name not in (*SWEPT, "precision", "recall")
             and has(key)]  # fmt: skip
     titled = (frame["title"].str.lower() != frame["experiment"].str.lower()).any()
@@ -196,5 +203,5 @@ def _notes(ablation: Ablation, frame: pd.DataFrame, members: list[Run]) -> list[
         fields = differing(groups)
         text = f"The rows follow different protocols; they differ in: {', '.join(fields)}."
         only = " Columns at the best threshold compare all the same."
-        notes.append(text + (only if fields == ["threshold"] else ""))
+        notes.append(text + (only if fields == THRESHOLD_ONLY else ""))
     return notes

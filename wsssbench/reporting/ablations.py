@@ -92,10 +92,16 @@ def ablations(runs: list[Run], tables: Sequence[Mapping[str, Any]]) -> list[Abla
 def means(ablation: Ablation, runs: Iterable[Run]) -> pd.DataFrame:
     """Mean and sample standard deviation over seeds per row that has scores, baseline included.
 
+    Seeds of a row that follow different protocols are not averaged: those of the protocol that most
+    of them follow count.
+
     Returns:
         Indexed by row, in order: seeds (how many), NUMBERS and `<number>_sd`.
     """
     frame = _scored(ablation, runs)
+    if len(frame):
+        most = frame.groupby("experiment")["protocol"].transform(lambda part: part.mode()[0])
+        frame = frame[frame["protocol"] == most]
     if frame.empty:
         return pd.DataFrame(columns=["seeds", *NUMBERS, *(f"{name}_sd" for name in NUMBERS)])
     groups = frame.groupby("experiment", sort=False)
@@ -104,7 +110,7 @@ def means(ablation: Ablation, runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def differences(ablation: Ablation, runs: Iterable[Run], number: str) -> pd.DataFrame:
-    """Row minus baseline, paired: taken per seed, over the seeds that both have.
+    """Row minus baseline, paired: taken per seed, over the seeds that both have by one protocol.
 
     Returns:
         Indexed by row: mean, sd (NaN for one seed), seeds (how many).
@@ -112,11 +118,11 @@ def differences(ablation: Ablation, runs: Iterable[Run], number: str) -> pd.Data
     frame = _scored(ablation, runs)
     lines = {}
     if len(frame) and ablation.baseline:
-        table = frame.pivot(index="seed", columns="experiment", values=number)
+        table = frame.pivot(index=["seed", "protocol"], columns="experiment", values=number)
         others = [row for row in ablation.rows if row in table and row != ablation.baseline]
         for row in others if ablation.baseline in table else ():
-            gaps = (table[row] - table[ablation.baseline]).dropna()
-            lines[row] = (gaps.mean(), gaps.std(), len(gaps))
+            if len(gaps := (table[row] - table[ablation.baseline]).dropna()):
+                lines[row] = (gaps.mean(), gaps.std(), len(gaps))
     return pd.DataFrame.from_dict(lines, orient="index", columns=["mean", "sd", "seeds"])
 
 

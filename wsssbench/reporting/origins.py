@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from wsssbench.reporting.records import Run, split_roles, trainings
+from wsssbench.reporting.records import Run, split_roles, titles_of, trainings
 from wsssbench.reporting.table import Column, Table
 
 HASH_LETTERS = 12
@@ -19,14 +19,13 @@ def experiments_table(runs: list[Run]) -> Table:
         seeds = [kinds[0].seed for kinds in trainings(members).values()]
         first = next((run for run in members if run.provenance), members[0])
         known, protocol = first.provenance, first.record.get("protocol", {})
-        chain = [str(step) for step in protocol.get("refinement") or []]
         done = sum(_state(kinds) == "done" for kinds in trainings(members).values())
         lines.append({
             "experiment": name,
-            "title": first.record.get("title") or name,
+            "title": titles_of(members).get(name, name),
             "maps": ", ".join(dict.fromkeys(run.maps for run in members)),
             **{key: known.get(key) for key in RECIPE},
-            "refinement": " + ".join(chain) or "none" if protocol else None,
+            "refinement": _refinement(members),
             "ema": {True: "yes", False: "no"}.get(protocol.get("ema"), ""),
             "seeds": ", ".join(map(str, seeds)),
             "done": f"{done} of {len(seeds)}",
@@ -47,6 +46,18 @@ def experiments_table(runs: list[Run]) -> Table:
         Column("done", "done"),
     )
     return Table("experiments", "Experiments of this profile.", _frame(lines, columns), columns)
+
+
+def _refinement(members: list[Run]) -> str | None:
+    """Steps between network and masks: of each kind of maps, where there are several."""
+    chains = {}
+    for run in members:
+        if protocol := run.record.get("protocol"):
+            steps = " + ".join(map(str, protocol.get("refinement") or []))
+            chains.setdefault(run.maps, steps or "none")
+    if len(chains) < 2:
+        return next(iter(chains.values()), None)
+    return "; ".join(f"{maps}: {steps}" for maps, steps in chains.items())
 
 
 def provenance_table(runs: list[Run]) -> Table:

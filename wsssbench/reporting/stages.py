@@ -15,7 +15,7 @@ from wsssbench.params import UPPER_BOUND
 from wsssbench.reporting.averages import aggregate, rows
 from wsssbench.reporting.counterparts import REFERENCE, data_set, printed
 from wsssbench.reporting.drawing import Drawing, file_name
-from wsssbench.reporting.records import Run, row_name, split_roles
+from wsssbench.reporting.records import Run, row_name, split_roles, titles_of
 from wsssbench.reporting.style import WIDTH_IN, colour_of, legend_columns, marker_of, styled
 from wsssbench.reporting.table import Column, Table
 
@@ -64,10 +64,10 @@ def _table(
     role: str,
     stages: Mapping[str, str],
 ) -> Table | None:
-    means = _means(runs, split)
+    means, titles = _means(runs, split), titles_of(runs)
     lines = []
     for experiment in _experiments(runs):
-        line, seeds = {"experiment": experiment, "title": _title(runs, experiment)}, []
+        line, seeds = {"experiment": experiment, "title": titles[experiment]}, []
         for kind in stages:
             row, top = _row(experiment, kind), _row(UPPER_BOUND, kind)
             if row not in means.index:
@@ -203,12 +203,6 @@ def _row(experiment: str, kind: str) -> str:
     if experiment == UPPER_BOUND and kind in ("", SEGMENT):
         return UPPER_BOUND if kind else ""
     return row_name(experiment, kind)
-
-
-def _title(runs: list[Run], experiment: str) -> str:
-    members = [run for run in runs if run.experiment == experiment]
-    titles = (run.record.get("title") for run in members)
-    return next((title for title in titles if title), experiment)
 
 
 def _starts(runs: list[Run]) -> list[str]:
