@@ -14,7 +14,7 @@ import yaml
 
 from wsssbench.errors import UserError, unknown
 from wsssbench.report_params import ReportSettings
-from wsssbench.schema import build, override
+from wsssbench.schema import Count, NotNegative, Positive, Share, Whole, build, override
 from wsssbench.study_params import PRETRAINED, StudySettings, check_study
 
 UPPER_BOUND = "supervised"  # stands for an experiment where true masks teach the segmentation
@@ -44,10 +44,10 @@ class ModelSettings:
 
     backbone: str
     weights: str = "none"
-    output_stride: int = 16
+    output_stride: Count = 16
     dilate: bool = True
     batch_norm: Literal["train", "frozen", "sync"] = "train"
-    frozen_stages: int = 0
+    frozen_stages: Whole = 0
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,25 @@ class TrainSettings:
     epoch, for the oracle curves of the report; training itself never sees the outcome.
     """
 
-    epochs: int
-    batch_size: int
-    lr: float
-    lr_new: float
-    crop: int
-    resize: tuple[int, int]
-    accumulate: int = 1
+    epochs: Count
+    batch_size: Count
+    lr: NotNegative
+    lr_new: NotNegative
+    crop: Count
+    resize: tuple[Count, Count]
+    accumulate: Count = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.9
+    momentum: Share = 0.9
     nesterov: bool = False
-    weight_decay: float = 1e-4
-    power: float = 0.9
-    lr_decoder: float | None = None
-    drop: tuple[int, float] | None = None
-    ema: float = 0.0
-    flip: float = 0.5
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    jpeg: tuple[int, int] | None = None
-    watch: int = 0
+    weight_decay: NotNegative = 1e-4
+    power: NotNegative = 0.9
+    lr_decoder: NotNegative | None = None
+    drop: tuple[Whole, NotNegative] | None = None
+    ema: Share = 0.0
+    flip: Share = 0.5
+    jitter: tuple[NotNegative, NotNegative, NotNegative, NotNegative] = (0.0, 0.0, 0.0, 0.0)
+    jpeg: tuple[Count, Count] | None = None
+    watch: Whole = 0
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class PseudoMaskSettings:
     `conf_threshold` None: where CF1 is best on the training images, which takes image labels only.
     """
 
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    scales: tuple[Positive, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True
-    map_stride: int = 1
+    map_stride: Count = 1
     threshold_rule: Literal["fixed", "holdout"] = "fixed"
-    threshold: float = 0.3
-    alpha: float | None = None
-    conf_threshold: float | None = 0.5
-    batch_size: int = 8
+    threshold: Share = 0.3
+    alpha: Positive | None = None
+    conf_threshold: Share | None = 0.5
+    batch_size: Count = 8
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,17 @@ class RandomWalkSettings:
     network: Literal["irn", "affinitynet", "none"] = "irn"
     backbone: Literal["initial", "method"] = "initial"
     seed: str = ""
-    certain: float = 0.30
-    uncertain: float = 0.05
+    certain: Share = 0.30
+    uncertain: Share = 0.05
     crf: str = "irn"
-    crf_iterations: int = 1
-    ppmg_alpha: float | None = None
-    radius: int = 10
-    walk_radius: int = 5
-    beta: float = 10.0
-    log2_steps: int = 8
+    crf_iterations: Count = 1
+    ppmg_alpha: Positive | None = None
+    radius: Count = 10
+    walk_radius: Count = 5
+    beta: Positive = 10.0
+    log2_steps: Whole = 8
     per_class: bool = False
-    threshold: float = 0.25
+    threshold: Share = 0.25
     train: dict = field(default_factory=dict)
 
 
@@ -159,11 +159,11 @@ class SegmentSettings:
 
     network: Literal["deeplab_v3plus", "deeplab_v2", "none"] = "deeplab_v3plus"
     masks: Literal["seed", "crf", "ppmg", "rw", "rw+crf", "truth"] = "rw+crf"
-    width: int = 256
+    width: Count = 256
     balanced: bool = False
     puf: PufSettings | None = None
     cycles: Literal[0, 1] = 0
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    scales: tuple[Positive, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: bool = True
     crf: str = "deeplab"
     train: dict = field(default_factory=dict)
@@ -174,9 +174,9 @@ class SegmentSettings:
 class EvaluateSettings:
     """The sweep's thresholds (first, last, step), the boundary band and the bootstrap."""
 
-    thresholds: tuple[float, float, float] = (0.05, 0.95, 0.05)
-    boundary_px: int = 5
-    bootstrap: int = 1000
+    thresholds: tuple[Share, Share, Positive] = (0.05, 0.95, 0.05)
+    boundary_px: Count = 5
+    bootstrap: Count = 1000
 
     @property
     def grid(self) -> list[float]:
@@ -191,8 +191,8 @@ class MachineSettings:
     """Where it runs. Not a dependency of any stage: the result must not hang on it."""
 
     device: str = "auto"
-    devices: int = 1
-    workers: int = 2
+    devices: Count = 1
+    workers: Whole = 2
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
 
@@ -235,9 +235,9 @@ class Grid:
     """
 
     experiments: tuple[str, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[Whole, ...]
     multi_stage: tuple[str, ...] = ()
-    upper_bound: tuple[int, ...] = ()
+    upper_bound: tuple[Whole, ...] = ()
     cells: tuple[str, ...] = ()
 
 
@@ -352,6 +352,7 @@ def load(path: str | Path = "params.yaml") -> Profile:
             f"{path}: pseudo_masks.threshold_rule is holdout, but data.holdout names no list. "
             "Name a small labelled list that is neither train nor val."
         )
+    _check_lists(profile, path)
     check_study(profile, f"{path}: study")
     return profile
 
@@ -374,6 +375,24 @@ def find(name: str) -> Path:
         return default
     known = [p.parent.name for p in sorted(Path("profiles").glob("*/params.yaml"))]
     raise unknown("profile", name, [load(default).profile, *known] if default.is_file() else known)
+
+
+def _check_lists(profile: Profile, path: Path) -> None:
+    """Refuse repetitions in the grid, ranges whose ends are exchanged, a hold-out of other use."""
+    for key, names in dataclasses.asdict(profile.grid).items():
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise UserError(f"{path}: grid.{key} names {twice[0]!r} more than once. Keep it once.")
+    ends = {"evaluate.thresholds": profile.evaluate.thresholds[:2]}
+    ends |= {"train.resize": profile.train.resize, "train.jpeg": profile.train.jpeg or (0, 0)}
+    for key, (low, high) in ends.items():
+        if low > high:
+            raise UserError(f"{path}: {key} goes from {low:g} to {high:g}: exchange the two.")
+    data = profile.data
+    if data.holdout in (used := [data.train, *data.scored]):
+        raise UserError(
+            f"{path}: data.holdout is {data.holdout!r}, which is trained on or scored as well. "
+            f"Name a list apart from {', '.join(dict.fromkeys(used))}."
+        )
 
 
 def _check_place(profile: Profile, path: Path) -> None:

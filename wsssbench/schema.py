@@ -7,9 +7,39 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from wsssbench.errors import UserError, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """Range of a number in an annotation: `Annotated[float, Between(0, 1)]`, ends included.
+
+    Attributes:
+        low, high: the ends; None for no upper one.
+        open: without `low` itself.
+    """
+
+    low: float
+    high: float | None = None
+    open: bool = False
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"{'more than' if self.open else 'at least'} {self.low:g}"
+        return f"{'more than' if self.open else 'from'} {self.low:g} to {self.high:g}"
+
+    def __contains__(self, number: float) -> bool:
+        above = number > self.low if self.open else number >= self.low
+        return above and (self.high is None or number <= self.high)
+
+
+Count = Annotated[int, Between(1)]
+Whole = Annotated[int, Between(0)]
+Share = Annotated[float, Between(0, 1)]
+Positive = Annotated[float, Between(0, open=True)]
+NotNegative = Annotated[float, Between(0)]
 
 
 def build(kind: type, content: Any, where: str) -> Any:
@@ -20,7 +50,7 @@ def build(kind: type, content: Any, where: str) -> Any:
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: expected a section with keys, got {content!r}.")
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for key in content:
         if key not in fields:
@@ -46,6 +76,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in args:
             return None
         return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is Annotated:
+        number = _convert(args[0], value, where)
+        _expect(number in args[1], str(args[1]), value, where)
+        return number
     if origin is Literal:
         if value not in args:
             raise UserError(f"{where}: {unknown('value', value, args)}")

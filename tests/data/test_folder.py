@@ -255,6 +255,14 @@ def test_prepare_refreshes_labels_that_it_wrote(root):
     assert sorted(layout.read_labels(root, ["cat", "dog"])) == ["b", "d"]
 
 
+def test_prepare_keeps_labels_that_were_changed_after_it_wrote_them(root):
+    (root / "labels.csv").unlink()
+    prepare(root, labels_from_masks=True)
+    layout.write_labels(root, {"a": ["dog"]})
+    prepare(root, labels_from_masks=True)
+    assert layout.read_labels(root, ["cat", "dog"]) == {"a": ["dog"]}
+
+
 def test_prepare_needs_a_list_and_another_folder(root):
     with pytest.raises(UserError, match="Name another one"):
         prepare(root, copy_from=root)
@@ -274,6 +282,11 @@ def test_a_holdout_is_dealt_out_of_val(root):
     for wrong in (1, len(names) + 1):
         with pytest.raises(UserError, match=f"from 2 to {len(names)}"):
             prepare(root, holdout_of_val=wrong)
+    prepare(root, holdout_of_val=2)
+    layout.write_ids(root, "holdout", names[1:2])
+    with pytest.raises(UserError, match=r"holdout\.txt is another list.*holdout_of_val: 0"):
+        prepare(root, holdout_of_val=2)
+    assert layout.read_ids(root, "holdout") == names[1:2]
 
 
 def test_links_do_not_replace_what_they_find(root, tmp_path):

@@ -26,7 +26,7 @@ def test_table_leads_to_the_sources(tmp_path):
     prepare("folder", small_folder(tmp_path / "set"))
     with pytest.raises(UserError, match=r"Unknown data source 'voc'. Did you mean 'voc12'"):
         prepare("voc", tmp_path)
-    with pytest.raises(UserError, match=r"option of data source folder 'copy_form'.*'copy_from'"):
+    with pytest.raises(UserError, match=r"source folder: Unknown setting 'copy_form'.*'copy_from'"):
         prepare("folder", tmp_path, copy_form="x")
 
 

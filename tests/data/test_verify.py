@@ -170,6 +170,13 @@ def test_splits_can_be_chosen(root):
     assert "Unknown split for scoring 'test'" in str(verify(root, masks_for=["test"]).errors[0])
 
 
+def test_labels_of_no_image_are_an_error(root):
+    layout.write_labels(root, {"a.jpg": ["cat"], "b.jpg": ["dog"]})
+    errors = found(verify(root), "error")
+    assert len(errors) == 1
+    assert "none of its 2 ids is that of an image on the lists. Ids are file names" in errors[0]
+
+
 def test_labels_may_be_left_out_for_scoring_only(root):
     (root / "labels.csv").unlink()
     assert verify(root, ["val"], need_labels=False).errors == []

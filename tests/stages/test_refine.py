@@ -266,6 +266,12 @@ def test_results_of_other_settings_are_not_mixed(place):
 def test_nobody_s_files_are_overwritten(place):
     with pytest.raises(UserError, match="would be overwritten"):
         run("crf", "masks", ".", "--overwrite")
+    run("pamr", "maps", "out")  # maps, which a CRF into the same folder would clear away
+    before = (place / "out/maps/a.npz").read_bytes()
+    for more in ((), ("--overwrite",)):
+        with pytest.raises(UserError, match="maps would be overwritten"):
+            run("crf", "out/maps", "out", "--threshold", 0.3, *more)
+    assert (place / "out/maps/a.npz").read_bytes() == before
     write_mask(place / "other/masks/a.png", np.zeros(SIZE, np.uint8))
     with pytest.raises(UserError, match="did not write"):
         run("crf", "masks", "other", "--overwrite")

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from toy_profile import write_params
+from toy_profile import PARAMS, write_params
 from toys import make_folder
 
+from wsssbench.data import layout
 from wsssbench.data.folder import Folder
 from wsssbench.data.palette import read_mask
 from wsssbench.errors import UserError
@@ -42,6 +43,22 @@ def finished(tmp_path_factory):
         profile = run_all(folder, monkeypatch)
         report(profile)
         yield folder
+
+
+def test_a_holdout_that_is_scored_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "data" / "toy"
+    make_folder(root)
+    ids = layout.read_ids(root, "val")
+    layout.write_ids(root, "few", ids[:1])
+    profile = load(write_params(tmp_path, data={**PARAMS["data"], "holdout": "few"}))
+    with pytest.raises(
+        UserError, match=f"in the hold-out 'few' as well as in 'val', e.g. '{ids[0]}'"
+    ):
+        prepare(profile)
+    with pytest.raises(UserError, match="holdout_of_val: expected a int like 0, got 'four'"):
+        data = {**PARAMS["data"], "options": {"holdout_of_val": "four"}}
+        prepare(load(write_params(tmp_path, data=data)))
 
 
 def test_record_agrees_with_the_masks_on_disk(finished):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wsssbench import settings
 from wsssbench.data import coco14, folder, msrc, scenes, voc12
 from wsssbench.data.palette import BACKGROUND, IGNORE
 from wsssbench.errors import unknown
@@ -38,9 +39,6 @@ def prepare(source: str, root: str | Path, **options: Any) -> None:
     if source not in SOURCES:
         raise unknown("data source", source, SOURCES)
     parameters = inspect.signature(SOURCES[source]).parameters
-    takes_any = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-    valid = [name for name in parameters if name != "root"]
-    for name in options:
-        if name not in valid and not takes_any:
-            raise unknown(f"option of data source {source}", name, valid)
+    if not any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
+        settings.check(SOURCES[source], options, f"data.options of source {source}")
     SOURCES[source](Path(root), **options)

@@ -171,7 +171,7 @@ def prepare(
     Args:
         root: the folder; with `copy_from` it is made.
         labels_from_masks: write `labels.csv` from the masks of all lists, unless a person wrote
-            one. Labels derived by an earlier run are derived again.
+            or changed one. Labels derived by an earlier run are derived again.
         copy_from: an existing folder in VOC layout, which may be read-only: its images and masks
             are linked, its lists, `classes.txt` and `labels.csv` copied.
         holdout_of_val: n > 1 deals the list `val` out to two new ones: every n-th image to
@@ -195,16 +195,17 @@ def prepare(
     ids = {split: folder.ids(split) for split in folder.splits}
     every = layout.union(ids.values())
     if copy_from is None:
-        derived = layout.read_about(root).get("labels") == "masks"
-        given = (root / layout.LABELS).exists() and not derived
+        given = (root / layout.LABELS).exists() and not labels.derived(root)
     else:
         given = (Path(copy_from) / layout.LABELS).exists()
+    facts = {}
     if labels_from_masks and not given:
         labels.labels_from_masks(root, every, replace=True)
+        facts = {"labels_hash": labels.labels_hash(root)}
     without = len(folder.unlabelled(every))
     origin = layout.LABELS if given else "masks"
     if copy_from is not None or not given:  # a folder used in place may be read-only
-        layout.write_about(root, "folder", origin)
+        layout.write_about(root, "folder", origin, **facts)
     print(f"{root}: {folder.num_classes} classes, image-level labels from {origin}")
     for split, names in ids.items():
         masks = sum(folder.has_mask(name) for name in names)
@@ -214,7 +215,7 @@ def prepare(
 
 
 def _deal_holdout(root: Path, every: int) -> None:
-    """Write `holdout` and `val_rest` from `val`, which stays."""
+    """Write `holdout` and `val_rest` from `val`, which stays; refuses to replace other lists."""
     names = layout.read_ids(root, "val")
     if not 1 < every <= len(names):
         raise UserError(
@@ -222,8 +223,19 @@ def _deal_holdout(root: Path, every: int) -> None:
             f"{len(names)}: one image of so many goes to the hold-out; or 0 for none."
         )
     held = set(names[::every])
-    layout.write_ids(root, "holdout", [name for name in names if name in held])
-    layout.write_ids(root, "val_rest", [name for name in names if name not in held])
+    parts = {
+        "holdout": [name for name in names if name in held],
+        "val_rest": [name for name in names if name not in held],
+    }
+    for split, part in parts.items():
+        path = layout.list_path(root, split)
+        if path.exists() and layout.read_ids(root, split) != part:
+            raise UserError(
+                f"{path} is another list than holdout_of_val: {every} deals from val. Keep your own"
+                " with holdout_of_val: 0, or delete it to have val dealt anew."
+            )
+    for split, part in parts.items():
+        layout.write_ids(root, split, part)
 
 
 def _copy(source: Path, root: Path) -> None:

@@ -4,6 +4,7 @@ An explicit act of `prepare`, written to a file a person can read. Trainers neve
 read `labels.csv`.
 """
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def labels_from_masks(
         labels[path.stem] = [classes[index - 1] for index in present]
     layout.write_labels(root, labels)
     return labels
+
+
+def labels_hash(root: Path) -> str:
+    """Of the content of `labels.csv`, 16 hex digits."""
+    return hashlib.sha256((root / layout.LABELS).read_bytes()).hexdigest()[:16]
+
+
+def derived(root: Path) -> bool:
+    """Whether `labels.csv` is still what an earlier `prepare` took from the masks."""
+    about = layout.read_about(root)
+    return about.get("labels") == "masks" and about.get("labels_hash") == labels_hash(root)
 
 
 def present_ids(path: Path) -> list[int]:

@@ -241,6 +241,11 @@ def _check_unlabelled(
         split: [name for name in names if not labels.get(name)] for split, names in ids.items()
     }
     report.counts["unlabelled"] = len(layout.union(empty.values()))
+    every = layout.union(ids.values())
+    if every and not any(name in labels for name in every):
+        what = f"none of its {len(labels)} ids is that of an image on the lists"
+        report.add("error", where, what, f"Ids are file names without ending, as {every[0]!r}")
+        return
     for split, names in empty.items():
         if names:
             what = f"{len(names)} images of {split} have no label, e.g. {names[0]!r}"

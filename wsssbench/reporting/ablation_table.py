@@ -109,7 +109,8 @@ def _own_columns(ablation: Ablation, frame: pd.DataFrame, apart: list[str]) -> l
                   for key, text, kind, rule in wanted if has(f"{prefix}{key}")]  # fmt: skip
         return [*at, *scores, *([change] if has(change.key) else [])] if scores else []
 
-    rest = [Column(key, text, kind, "", rule_of(rule)) for name, (key, text, kind, rule) in COLUMNS.items()
+    rest = [Column(key, text, kind, "", rule_of(rule))
+            for name, (key, text, kind, rule) in COLUMNS.items()
             if name in ablation.columns and name not in (*SWEPT, "precision", "recall")
             and has(key)]  # fmt: skip
     titled = (frame["title"].str.lower() != frame["experiment"].str.lower()).any()

@@ -267,9 +267,8 @@ def refine_rw(
 
 def _run(job: _Job, overwrite: bool) -> str:
     """Check, then refine what is not there yet; returns a line for people."""
-    out, source = job.out, job.source
-    if source.folder.resolve() in [(out / kind).resolve() for kind in job.products]:
-        raise UserError(f"{source.folder} would be overwritten. Choose another folder than {out}.")
+    source = job.source
+    _keep_inputs(job)
     written = _written(job, overwrite)
     ids = list(source.files)
     todo = [name for name in ids if overwrite or not _is_done(job, name)]
@@ -281,11 +280,25 @@ def _run(job: _Job, overwrite: bool) -> str:
             pass
         for path in (path for name in todo for path in _paths(job, written, name)):
             path.unlink(missing_ok=True)  # or an interrupted run would go on from old files
-        write_json(out / NOTE, _note(job))
+        write_json(job.out / NOTE, _note(job))
         for _ in in_threads(job.step, todo, f"refine {job.command}", workers):
             pass
-    places = " and ".join(str(out / kind) for kind in job.products)
+    places = " and ".join(str(job.out / kind) for kind in job.products)
     return f"{len(todo)} images refined, {len(ids) - len(todo)} were done before: {places}"
+
+
+def _keep_inputs(job: _Job) -> None:
+    """Refuse an input that the output, also that of an earlier command there, would replace."""
+    kinds, note = set(job.products), job.out / NOTE
+    if note.exists():
+        kinds |= set(read_json(note, f"Choose another output folder than {job.out}.")["writes"])
+    replaced = {(job.out / kind).resolve() for kind in kinds}
+    for name, path in job.source.files.items():
+        for used in (path, *(job.along.needs(name) if job.along else ())):
+            if used.parent.resolve() in replaced:
+                raise UserError(
+                    f"{used.parent} would be overwritten. Choose another folder than {job.out}."
+                )
 
 
 def _note(job: _Job) -> dict[str, Any]:
