@@ -8,13 +8,13 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 
 from wsssbench.errors import UserError, unknown
 from wsssbench.report_params import ReportSettings
-from wsssbench.schema import Count, NotNegative, Positive, Share, Whole, build, override
+from wsssbench.schema import Between, Count, NotNegative, Positive, Share, Whole, build, override
 from wsssbench.study_params import PRETRAINED, StudySettings, check_study
 
 UPPER_BOUND = "supervised"  # stands for an experiment where true masks teach the segmentation
@@ -126,9 +126,9 @@ class RandomWalkSettings:
     crf: str = "irn"
     crf_iterations: Count = 1
     ppmg_alpha: Positive | None = None
-    radius: Count = 10
-    walk_radius: Count = 5
-    beta: Positive = 10.0
+    radius: Annotated[int, Between(2)] = 10
+    walk_radius: Annotated[int, Between(2)] = 5
+    beta: NotNegative = 10.0
     log2_steps: Whole = 8
     per_class: bool = False
     threshold: Share = 0.25
@@ -140,8 +140,8 @@ class PufSettings:
     """Pretended under-fitting, see `models.segmentation_losses.underfit`."""
 
     mode: Literal["clamp", "ignore", "pow"] = "clamp"
-    beta: float = 0.5
-    k: float = 0.5
+    beta: Positive = 0.5
+    k: Positive = 0.5
 
 
 @dataclass(frozen=True)

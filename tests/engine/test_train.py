@@ -97,6 +97,17 @@ def test_interrupted_run_resumes_bitwise(toy_root, tmp_path, ema):
     assert pd.read_csv(out / "history.csv").epoch.tolist() == [1, 2, 3]
 
 
+def test_what_is_trained_is_kept_until_the_recipe_changes(toy_root, tmp_path):
+    out = tmp_path / "r" / "train"
+    path = train(jobs.job(toy_root, out))
+    before = path.stat().st_mtime_ns
+    assert train(jobs.job(toy_root, out)) == path
+    assert path.stat().st_mtime_ns == before
+    train(jobs.job(toy_root, out, epochs=2))
+    assert path.stat().st_mtime_ns > before
+    assert len(pd.read_csv(out / "history.csv")) == 2
+
+
 def test_what_a_method_remembers_is_resumed_too(toy_root, tmp_path):
     changes = {"batch_size": 3, "epochs": 3}
     whole = weights(
@@ -164,6 +175,13 @@ def test_loss_that_is_not_finite_names_step_and_images(toy_root, tmp_path):
     assert saved["epoch"] == 2
     assert len(saved["ids"]) == 4
     assert checkpoint.path_for(out).exists()
+
+
+@pytest.mark.slow
+def test_a_fault_in_one_of_several_processes_is_said_in_words(toy_root, tmp_path):
+    machine = MachineSettings(device="cpu", devices=2, workers=0)
+    with pytest.raises(UserError, match="not finite in epoch 2, step 3"):
+        train(jobs.job(toy_root, tmp_path / "a" / "train", kind=jobs.NotFinite, machine=machine))
 
 
 def test_training_works_without_masks(toy_root, tmp_path):

@@ -15,7 +15,9 @@ from wsssbench.data.folder import Folder
 from wsssbench.data.palette import read_mask
 from wsssbench.errors import UserError
 from wsssbench.evaluation import ConfusionMatrix, cf1_sweep
+from wsssbench.files import write_json
 from wsssbench.params import load
+from wsssbench.reporting.records import load_runs
 from wsssbench.stages.evaluate import evaluate, score_folder
 from wsssbench.stages.plan import plan
 from wsssbench.stages.prepare import prepare
@@ -260,6 +262,31 @@ def test_power_background(tmp_path, monkeypatch):
     assert record["splits"]["train"]["threshold"] == pytest.approx(0.2755, abs=1e-4)
 
 
+def test_maps_of_an_earlier_training_are_not_scored(tmp_path, monkeypatch):
+    profile = run_all(tmp_path, monkeypatch)
+    run = profile.run_dir("cam", 0)
+    (first,) = load_runs("runs/toy", {"cam": ("cam",)}, [0])
+    assert first.status == "done"
+    longer = load(write_params(tmp_path, train={**PARAMS["train"], "epochs": 3}))
+    train(longer, "cam", 0)
+    provenance = json.loads((run / "train/provenance.json").read_text())
+    write_json(run / "train/provenance.json", {**provenance, "finished": "later"})
+    (stale,) = load_runs("runs/toy", {"cam": ("cam",)}, [0])
+    assert (stale.status, stale.reason.split(";")[0]) == (
+        "failed", "was trained again after it was scored")  # fmt: skip
+    with pytest.raises(UserError, match=r"earlier training of this run\. Run: .* pseudo-masks"):
+        evaluate(longer, "cam", 0)
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsssbench.stages.pseudo_masks.write_masks", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pseudo_masks(longer, "cam", 0)
+    with pytest.raises(UserError, match=r"protocol\.json does not exist"):
+        evaluate(longer, "cam", 0)  # half made anew
+
+
 def test_changed_data_is_noticed(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "data" / "toy")
     monkeypatch.chdir(tmp_path)
@@ -293,6 +320,17 @@ def test_stages_out_of_order_say_what_to_run(tmp_path, monkeypatch):
         pseudo_masks(profile, "cam", 0)
     with pytest.raises(UserError, match="wsssbench pseudo-masks"):
         evaluate(profile, "cam", 0)
+
+
+def test_mistakes_with_a_run_are_said_in_words(tmp_path, monkeypatch):
+    profile = run_all(tmp_path, monkeypatch)
+    for stage in (train, pseudo_masks, evaluate):
+        with pytest.raises(UserError, match=r"Unknown experiment 'cma'\. Did you mean 'cam'"):
+            stage(profile, "cma", 0)
+    for damage in (b"", b"no weights", b"PK" + bytes(200)):
+        (profile.run_dir("cam", 0) / "train/model.pt").write_bytes(damage)
+        with pytest.raises(UserError, match=r"does not fit the experiment.*Train it: "):
+            pseudo_masks(profile, "cam", 0)
 
 
 def test_maps_with_a_background_of_their_own_take_no_fixed_threshold(tmp_path, monkeypatch):

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from wsssbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ def launch(worker: Callable, job: object, devices: int) -> None:
 
     Under torchrun (RANK and WORLD_SIZE are set) this process is one of them already. `worker` must
     be a function of a package, because a function defined in a notebook cannot be spawned.
+
+    Raises:
+        UserError: the first one that a process raised.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         world = World(
@@ -46,7 +52,14 @@ def launch(worker: Callable, job: object, devices: int) -> None:
     elif devices == 1:
         worker(World(), job)
     else:
-        mp.spawn(_spawned, args=(worker, job, devices, _free_port()), nprocs=devices)
+        faults = mp.get_context("spawn").SimpleQueue()
+        arguments = worker, job, devices, _free_port(), faults
+        try:
+            mp.spawn(_spawned, args=arguments, nprocs=devices)
+        except mp.ProcessExitedException:
+            if faults.empty():
+                raise
+            raise UserError(faults.get()) from None
 
 
 @contextlib.contextmanager
@@ -76,10 +89,17 @@ def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[
     return dict(zip(names, (numbers / dist.get_world_size()).tolist()))
 
 
-def _spawned(rank: int, worker: Callable, job: object, size: int, port: int) -> None:
+def _spawned(
+    rank: int, worker: Callable, job: object, size: int, port: int, faults: mp.SimpleQueue
+) -> None:
+    """One of `size` processes; what a person is to read of a fault goes through `faults`."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
-    worker(World(rank, rank, size), job)
+    try:
+        worker(World(rank, rank, size), job)
+    except UserError as error:
+        faults.put(str(error))
+        sys.exit(1)
 
 
 def _free_port() -> int:

@@ -33,7 +33,7 @@ from wsssbench.engine.distributed import (
 )
 from wsssbench.engine.speed import pointwise_on_onednn
 from wsssbench.errors import UserError
-from wsssbench.files import atomic, write_json, write_text
+from wsssbench.files import atomic, read_json, write_json, write_text
 from wsssbench.methods.base import Learner, Progress
 from wsssbench.params import MachineSettings, TrainSettings
 from wsssbench.progress import note, progress
@@ -67,14 +67,17 @@ class Job:
 
 
 def train(job: Job) -> Path:
-    """Train to the end and return the path of the weights.
+    """Train to the end and return the path of the weights; what is trained already is kept.
 
     Raises:
         UserError: settings that cannot work, a run directory in use, a loss that is not finite, a
             full disk. After an interruption the checkpoint of the last whole epoch is kept.
     """
     mark = checkpoint.fingerprint(job.identity, vars(job.settings), job.seed, torch.__version__)
-    kept = checkpoint.path_for(job.out)
+    kept, weights = checkpoint.path_for(job.out), job.out / "model.pt"
+    if weights.exists() and _trained(job.out).get("fingerprint") == mark:
+        note(f"{weights} is trained with these settings, data and code; delete it to train anew.")
+        return weights
     with checkpoint.in_use(job.out) if is_first() else contextlib.nullcontext():
         try:
             launch(_worker, (job, mark), job.machine.devices)
@@ -84,7 +87,13 @@ def train(job: Job) -> Path:
             raise
         if is_first():
             kept.unlink(missing_ok=True)
-    return job.out / "model.pt"
+    return weights
+
+
+def _trained(out: Path) -> dict:
+    """What a finished training noted; empty where there is none."""
+    path = out / "provenance.json"
+    return read_json(path, f"Delete it to train into {out} anew.") if path.exists() else {}
 
 
 def _worker(world: World, packed: tuple[Job, str]) -> None:
@@ -169,7 +178,7 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
             _write_rows(job.out / "watch.csv", watched)
             note(f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f}, {row['seconds']:.1f} s")
     if world.first:
-        _finish(job, world, ema.module if ema else method, history, device, dtype)
+        _finish(job, mark, world, ema.module if ema else method, history, device, dtype)
 
 
 def _epochs(data, batches: GlobalBatches, done: int, last: int) -> Iterator[tuple[int, int, dict]]:
@@ -225,6 +234,7 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
 
 def _finish(
     job: Job,
+    mark: str,
     world: World,
     method: Learner,
     history: list[dict],
@@ -241,5 +251,5 @@ def _finish(
         "wall_s": round(sum(row["seconds"] for row in history), 2),
         "peak_memory_mib": round(provenance.peak_memory_mib(device), 1),
     }
-    record = {**job.provenance, **measured, **provenance.versions()}
+    record = {**job.provenance, **measured, **provenance.versions(), "fingerprint": mark}
     write_json(job.out / "provenance.json", record)

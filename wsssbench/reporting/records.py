@@ -14,11 +14,13 @@ from typing import Any
 import pandas as pd
 
 from wsssbench.multistage import LATER, masks_dir, scores_dir
+from wsssbench.multistage import STAGES as MASK_STAGES
 
 STAGES = ("train", "pseudo_masks", "evaluate")
 NEXT = ("random_walk", "segment", "evaluate_stages")
 NAMES = ("id", "class", "truth", "size", "truth_classes", "predicted_classes")
 ROLES = ("train", "val")
+LATEST = MASK_STAGES["segment"]  # kinds of a network of their own
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,13 @@ def load_run(
     record, provenance = _json(place), _json(path / "train" / "provenance.json")
     kind = {"maps": maps, "main": main, "given": given}
     if record.get("splits"):
-        known = provenance | (record.get("provenance") or {})
+        then = record.get("provenance") or {}
+        trained = path / "segment" / "network" if maps in LATEST else path / "train"
+        now = _json(trained / "provenance.json")
+        if now and then and now.get("finished") != then.get("finished"):
+            reason = "was trained again after it was scored; run the stages after the training"
+            return Run(experiment, seed, path, "failed", reason, provenance=provenance, **kind)
+        known = provenance | then
         return Run(experiment, seed, path, "done", "", record, known, **kind)
     status, reason = _why(path, maps)
     return Run(experiment, seed, path, status, reason, provenance=provenance, **kind)

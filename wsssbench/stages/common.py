@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -112,7 +113,7 @@ def build_backbone(model: ModelSettings, weights: str) -> Backbone:
 
 def build_method(profile: Profile, experiment: str, num_classes: int, weights: str) -> Method:
     """Build an experiment's method with initial weights from `weights`."""
-    chosen, model = profile.experiments[experiment], profile.experiment(experiment).model
+    model, chosen = profile.experiment(experiment).model, profile.experiments[experiment]
     backbone = build_backbone(model, weights)
     return methods.build(chosen.method, backbone, num_classes, chosen.settings)
 
@@ -181,7 +182,7 @@ def load_trained(profile: Profile, experiment: str, folder: Folder, path: Path) 
         method.load_state_dict(state)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. {remedy}") from error
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} does not fit the experiment ({reason}). {remedy}") from error
     return method.eval()

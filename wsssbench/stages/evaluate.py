@@ -28,6 +28,7 @@ from wsssbench.files import read_json, write_json, write_text
 from wsssbench.multistage import STAGES, masks_dir, scores_dir
 from wsssbench.params import UPPER_BOUND, Profile
 from wsssbench.progress import progress
+from wsssbench.stages import origin
 from wsssbench.stages.common import kinds_of, later_kinds_of, open_folder
 
 SUMMARY = ("miou", "fp", "fn", "oracle_threshold", "oracle_miou", "oracle_fp", "oracle_fn", "map")
@@ -87,6 +88,7 @@ def _score(
     name = stage.get(masks.parent.name, masks.parent.name)
     again = f"Run: python -m wsssbench {name} -p {profile.params_file} -e {experiment}"
     protocol = Protocol.from_dict(read_json(masks / "protocol.json", again))
+    origin.check(masks.parent, run, again)
     threshold = None if protocol.threshold_rule == "argmax" else protocol.threshold
     splits: dict[str, dict[str, Any]] = {}
     oracle = None

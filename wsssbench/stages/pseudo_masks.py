@@ -17,6 +17,7 @@ from wsssbench.methods.base import Method
 from wsssbench.methods.multicrop import CROPS
 from wsssbench.methods.multiscale import OWN_BACKGROUND, equivalent_threshold
 from wsssbench.params import Profile
+from wsssbench.stages import origin
 from wsssbench.stages.common import kinds_of, load_trained, open_folder
 
 
@@ -43,6 +44,7 @@ def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
     }
     if settings.threshold_rule == "holdout":
         labels_used[data.holdout] = True
+    origin.begin(out)
     started = time.monotonic()
     for split in sorted(labels_used, key=labels_used.get, reverse=True):
         if settings.conf_threshold is not None:
@@ -63,6 +65,7 @@ def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
         write_json(out / kind / "protocol.json", protocol.to_dict())
     images = sum(len(folder.ids(split)) for split in labels_used)
     write_json(out / "timing.json", {"inference_s": round(seconds, 2), "images": images})
+    origin.finish(out, run)
     return out
 
 

@@ -41,6 +41,7 @@ from wsssbench.refinement.affinity_labels import irn_seeds
 from wsssbench.refinement.dense_crf import crf_labels
 from wsssbench.refinement.pamr import one_thread
 from wsssbench.schema import override
+from wsssbench.stages import origin
 from wsssbench.stages.common import (
     build_backbone,
     kinds_of,
@@ -65,10 +66,11 @@ def random_walk(profile: Profile, experiment: str, seed: int) -> Path:
     recipe = check_later(profile, experiment)
     settings, run = recipe.random_walk, profile.run_dir(experiment, seed)
     out, start = run / "random_walk", settings.seed or kinds_of(profile, experiment)[0]
-    seeds, again = run / "pseudo_masks" / start, f"-p {profile.params_file} -e {experiment}"
-    protocol = Protocol.from_dict(
-        read_json(seeds / "protocol.json", f"Run: python -m wsssbench pseudo-masks {again}")
-    )
+    seeds = run / "pseudo_masks" / start
+    again = f"Run: python -m wsssbench pseudo-masks -p {profile.params_file} -e {experiment}"
+    protocol = Protocol.from_dict(read_json(seeds / "protocol.json", again))
+    origin.check(seeds.parent, run, again)
+    origin.begin(out)
     folder, _ = open_folder(profile, masks=False)
     if settings.crf != "none":
         _sharpen(folder, protocol, seeds, out / CRF, settings, protocol.refinement)
@@ -81,6 +83,7 @@ def random_walk(profile: Profile, experiment: str, seed: int) -> Path:
         if settings.crf != "none":
             _sharpen(folder, found, out / WALK, out / f"{WALK}+{CRF}", settings, steps)
     write_json(out / "start.json", {"kind": start, "network": settings.network})
+    origin.finish(out, run)
     return out
 
 

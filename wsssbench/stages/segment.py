@@ -37,6 +37,7 @@ from wsssbench.plan import code_hash, roots_of
 from wsssbench.progress import note, progress
 from wsssbench.refinement.pamr import one_thread
 from wsssbench.schema import override
+from wsssbench.stages import origin
 from wsssbench.stages.common import (
     build_backbone,
     open_folder,
@@ -58,13 +59,14 @@ def segment(profile: Profile, experiment: str, seed: int) -> Path:
         seed: of the run, and of this training.
 
     Returns:
-        The stage's directory; empty but for start.json where the experiment skips the stage.
+        The stage's directory; empty but for notes where the experiment skips the stage.
 
     Raises:
         UserError: the masks to learn from are missing, or a setting that makes no sense.
     """
     recipe = check_later(profile, experiment)
     settings, out = recipe.segment, profile.run_dir(experiment, seed) / "segment"
+    origin.begin(out)
     if settings.network != "none":
         folder, _ = open_folder(profile, masks=settings.masks == TRUTH)
         masks, start = _source(recipe, experiment, seed, folder)
@@ -77,6 +79,7 @@ def segment(profile: Profile, experiment: str, seed: int) -> Path:
         checkpoint.path_for(out / FIRST).unlink(missing_ok=True)
         _write_protocols(recipe, out, start)
     write_json(out / "start.json", {"masks": settings.masks, "network": settings.network})
+    origin.finish(out, profile.run_dir(experiment, seed))
     return out
 
 
@@ -85,10 +88,9 @@ def _source(recipe: Profile, experiment: str, seed: int, folder: Folder) -> tupl
     run, chosen, split = recipe.run_dir(experiment, seed), recipe.segment.masks, recipe.data.train
     if chosen == TRUTH:
         return folder.root / MASKS, ("true masks",)
-    start = read_json(
-        run / "random_walk" / "start.json",
-        f"Run: python -m wsssbench random-walk -p {recipe.params_file} -e {experiment}",
-    )
+    again = f"Run: python -m wsssbench random-walk -p {recipe.params_file} -e {experiment}"
+    start = read_json(run / "random_walk" / "start.json", again)
+    origin.check(run / "random_walk", run, again)
     kind = start["kind"] if chosen == SEED else chosen
     place = masks_dir(run, kind)
     if not (place / "protocol.json").exists():

@@ -121,6 +121,7 @@ def run(profile: Profile, cell: str, experiment: str, seed: int) -> Path:
         UserError: anything that start-up checks find, or see the stage train.
     """
     check(profile)
+    profile.experiment(experiment)  # names the valid ones
     inner, out = profile.cell(cell, seed), measure_dir(profile, cell, experiment, seed)
     if profile.study.pretrain:
         with _alone(profile.pretrained(seed)):
