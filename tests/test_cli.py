@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 
@@ -79,6 +80,12 @@ def test_doctor(workplace):
     result = runner.invoke(cli.app, ["doctor"])
     assert result.exit_code == 0, result.output
     assert "train 9 images" in result.output
+    (workplace / "data/toy/labels.csv").unlink()
+    assert "labels.csv does not exist" in runner.invoke(cli.app, ["doctor"]).output
+    made = {"options": {"labels_from_masks": True, "holdout_of_val": 2}, "val": "val_rest"}
+    write_params(workplace, data=made)
+    result = runner.invoke(cli.app, ["doctor"])
+    assert result.exit_code == 0, result.output
     write_params(workplace, data={"root": "data/elsewhere"})
     result = runner.invoke(cli.app, ["doctor"])
     assert result.exit_code == 1
@@ -102,9 +109,40 @@ def test_a_mistake_is_one_line_and_exit_status_one(workplace):
         (["data/toy/SegmentationClass"], "GT_DIR is missing"),
         (["data/toy/SegmentationClass", "nowhere"], "nowhere names no image"),
         (["data/toy/SegmentationClass"] * 2 + ["--ids", "no.txt"], "no.txt does not exist"),
+        (["data/toy/SegmentationClass"] * 2 + ["--ids", "two.txt"], "names 'im001' more than once"),
         (["data/toy/SegmentationClass"] * 2 + ["--classes", "names.txt"], "must be called"),
     ],
 )
 def test_evaluate_says_what_is_wrong(workplace, arguments, text):
+    (workplace / "two.txt").write_text("im001\nim000\nim001\n")
     with pytest.raises(UserError, match=text):
         runner.invoke(cli.app, ["evaluate", *arguments], catch_exceptions=False)
+
+
+def test_a_folder_without_masks_goes_through_all_that_needs_none(workplace):
+    shutil.rmtree(workplace / "data/toy/SegmentationClass")
+    result = runner.invoke(cli.app, ["run"], catch_exceptions=False)
+    assert "Not scored: no image of train, val has a mask." in result.output
+    assert any((workplace / "runs/toy/cam-0/pseudo_masks/cam/val/masks").iterdir())
+    assert not (workplace / "reports").exists()
+
+
+def test_tables_of_the_report_shrink_with_the_grid(workplace):
+    experiments = {"cam": {"method": "cam"}, "other": {"method": "cam"}}
+    tables = [{"name": "a", "title": "Both.", "rows": ["cam", "other"], "baseline": "other"},
+              {"name": "b", "title": "One.", "rows": ["other/cam"]}]  # fmt: skip
+    write_params(workplace, experiments=experiments, report={"gallery": 0, "tables": tables})
+    result = runner.invoke(cli.app, ["report"], catch_exceptions=False)
+    assert result.exit_code == 0
+    made = {path.stem for path in (workplace / "reports/toy/tables").glob("ablation_*.csv")}
+    assert made == {"ablation_a"}
+
+
+@pytest.mark.parametrize("command", ["run", "train", "report"])
+def test_a_study_is_no_grid(workplace, command):
+    cells = {"question": "?", "cells": {"a": {}}, "tests": {"t": {}}}
+    data = {"source": "scenes", "root": "data/drawn"}
+    write_params(workplace, study=cells, data=data, grid={"cells": ["a"]})
+    with pytest.raises(UserError, match=r"is a study\. Run: python -m wsssbench study -p toy"):
+        runner.invoke(cli.app, [command], catch_exceptions=False)
+    assert not (workplace / "reports").exists()

@@ -165,7 +165,7 @@ def report(profile: ProfileOption = DEFAULT) -> None:
     """Tables, figures and reports/<profile>/index.html from the runs that exist."""
     from wsssbench.stages.report import report as stage
 
-    typer.echo(stage(read_profile(profile)))
+    typer.echo(stage(_no_study(read_profile(profile))))
 
 
 @app.command()
@@ -185,20 +185,24 @@ def run(
         train,
     )
 
-    chosen = read_profile(profile)
+    chosen = _no_study(read_profile(profile))
     typer.echo(prepare.prepare(chosen))
     plan.plan(chosen)
-    for stage in (train.train, pseudo_masks.pseudo_masks, evaluate.evaluate):
+    scored = evaluate.scorable(chosen)
+    for stage in (train.train, pseudo_masks.pseudo_masks, *([evaluate.evaluate] if scored else [])):
         _each(stage, profile, experiment, seed)
-    grid, score = chosen.grid, partial(evaluate.evaluate, later=True)
+    grid, score = chosen.grid, [partial(evaluate.evaluate, later=True)] if scored else []
     wanted = [name for name in grid.multi_stage if not experiment or name in experiment]
     if wanted:
-        for stage in (random_walk.random_walk, segment.segment, score):
+        for stage in (random_walk.random_walk, segment.segment, *score):
             _each(stage, profile, wanted, seed)
     if grid.upper_bound and not experiment:
-        for stage in (segment.segment, score):
+        for stage in (segment.segment, *score):
             _each(stage, profile, [UPPER_BOUND], seed or list(grid.upper_bound))
-    typer.echo(report.report(chosen))
+    if scored:
+        typer.echo(report.report(chosen))
+    else:
+        typer.echo(f"Not scored: no image of {', '.join(chosen.data.scored)} has a mask.")
 
 
 @app.command()
@@ -258,6 +262,19 @@ def doctor(profile: ProfileOption = DEFAULT) -> None:
     raise typer.Exit(any(finding.state == "missing" for finding in findings))
 
 
+def _no_study(profile):
+    """The profile, if its runs are those of a grid.
+
+    Raises:
+        UserError: it is a study, whose runs and page another command makes.
+    """
+    if profile.study:
+        raise UserError(
+            f"{profile.params_file} is a study. Run: python -m wsssbench study -p {profile.profile}"
+        )
+    return profile
+
+
 def _each(
     stage, profile_name: str, experiments: list[str], seeds: list[int], later: bool = False
 ) -> None:
@@ -267,7 +284,7 @@ def _each(
     """
     from wsssbench.params import UPPER_BOUND
 
-    profile = read_profile(profile_name)
+    profile = _no_study(read_profile(profile_name))
     grid = profile.grid
     usual = grid.multi_stage if later else grid.experiments
     if not (experiments or usual):

@@ -83,9 +83,14 @@ def _data(profile: Profile, *, needed: bool) -> Finding:
     place = f"data set of profile {profile.profile} ({profile.data.root})"
     if profile.data.source == "scenes" and not Path(profile.data.root).exists():
         return Finding("note", f"{place} is drawn by the stage prepare")
+    options = profile.data.options
+    # what prepare will make need not be there
+    lists = (profile.data.train, "val" if options.get("holdout_of_val") else profile.data.val)
     try:
         folder = Folder(profile.data.root)
-        counts = {split: len(folder.ids(split)) for split in (profile.data.train, profile.data.val)}
+        counts = {split: len(folder.ids(split)) for split in lists}
+        if not options.get("labels_from_masks"):
+            folder.labels  # noqa: B018 (reads the file)
     except UserError as error:
         return Finding("missing" if needed else "note", place, str(error))
     return Finding("ok", f"{place}: " + ", ".join(f"{k} {v} images" for k, v in counts.items()))

@@ -127,6 +127,15 @@ def test_report_is_written(finished):
     assert summary["cam"]["train"]["miou"] > 0
 
 
+def test_a_page_is_not_replaced_by_one_without_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    profile = load(write_params(tmp_path))
+    page = report(profile)
+    assert "0 of 1 runs are done" in page.read_text()
+    with pytest.raises(UserError, match=r"holds no scored run, so reports/toy/index\.html is kept"):
+        report(profile)
+
+
 def test_plan_names_the_code_behind_a_method(finished):
     planned = json.loads((finished / "runs/toy/plan/cam/train.json").read_text())
     assert {"methods/cam.py", "engine/train.py", "models/tiny.py"} <= set(planned["files"])

@@ -15,6 +15,7 @@ from wsssbench.data.folder import Folder
 from wsssbench.errors import UserError
 from wsssbench.evaluation.mechanisms import MASKS, MEASURES
 from wsssbench.evaluation.paired import LEAST_SEEDS
+from wsssbench.files import write_text
 from wsssbench.params import load
 from wsssbench.reporting.claims import assess, curves, differences, passing
 from wsssbench.stages import study as stage
@@ -148,6 +149,20 @@ def test_without_runs_the_page_says_so(tmp_path, monkeypatch):
     assert {one.verdict for one in collect(profile).found} == {"not run"}
     with pytest.raises(UserError, match="No study has any run"):
         summary()
+    with pytest.raises(UserError, match=r"no measured run, so reports/toy/index\.html is kept"):
+        report(profile)
+
+
+def test_a_summary_loses_no_study_that_has_a_page(there):
+    content = Path("profiles/toy/params.yaml").read_text()
+    place, page = Path("profiles/other/params.yaml"), Path("reports/other/index.html")
+    write_text(place, content.replace("profile: toy", "profile: other").replace("/toy/", "/other/"))
+    write_text(page, "its claims")
+    with pytest.raises(UserError, match="no run of this study: the summary would lose"):
+        summary()
+    page.unlink()
+    assert summary().exists()
+    place.unlink()
 
 
 def test_initial_weights_of_its_own(tmp_path, monkeypatch):

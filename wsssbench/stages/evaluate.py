@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wsssbench.data import layout
 from wsssbench.data.folder import Folder
 from wsssbench.data.layout import CLASSES, MASKS, read_classes, read_text
 from wsssbench.errors import UserError
@@ -113,9 +114,15 @@ def _score(
     return protocol, splits
 
 
+def scorable(profile: Profile) -> bool:
+    """Whether any image of a scored list has a mask."""
+    folder = Folder(profile.data.root)
+    return any(folder.has_mask(name) for split in profile.data.scored for name in folder.ids(split))
+
+
 def _something_to_score(profile: Profile, folder: Folder) -> None:
     splits = profile.data.scored
-    if not any(folder.has_mask(name) for split in splits for name in folder.ids(split)):
+    if not scorable(profile):
         raise UserError(
             f"No image of {', '.join(splits)} has a mask in {folder.root / MASKS}: nothing to "
             "score. Add masks of at least some images, or leave the stage evaluate out."
@@ -144,6 +151,8 @@ def score_folder(
         names = read_text(ids, "Give a text file with one id per line.").split()
     else:
         names = sorted(path.stem for path in gt_dir.glob("*.png"))
+    if twice := layout.repeated(names):
+        raise UserError(f"{ids} names {twice[0]!r} more than once. Keep each id once.")
     if not names:
         raise UserError(f"{ids or gt_dir} names no image. Give a list with --ids, or PNG masks.")
     if classes and classes.name != CLASSES:

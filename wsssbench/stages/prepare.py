@@ -21,7 +21,9 @@ def prepare(profile: Profile) -> Report:
     wanted = profile.data
     data.prepare(wanted.source, wanted.root, **wanted.options)
     splits = [s for s in dict.fromkeys([wanted.train, *wanted.scored, wanted.holdout]) if s]
-    report = verify(wanted.root, splits, masks_for=[wanted.holdout] if wanted.holdout else [])
+    masked = [wanted.holdout] if wanted.holdout else []
+    masked += [wanted.train] if profile.grid.upper_bound else []  # true masks teach it
+    report = verify(wanted.root, splits, masks_for=masked)
     report.raise_on_errors()
     _check_holdout(profile)
     write_json(prepare_dir(profile) / "manifest.json", manifest(wanted.root, splits))

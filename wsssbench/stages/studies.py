@@ -26,9 +26,16 @@ def report(profile: Profile) -> Path:
         The path of index.html.
 
     Raises:
-        UserError: this profile is no study, or a name in it is wrong.
+        UserError: this profile is no study, or a name in it is wrong; there is a page already, and
+            no run that could replace it.
     """
-    return studies.write_study(collect(profile), Path("reports") / profile.profile)
+    study, out = collect(profile), Path("reports") / profile.profile
+    if not study.records and (out / "index.html").exists():
+        raise UserError(
+            f"runs/{profile.profile} holds no measured run, so {out / 'index.html'} is kept as it "
+            f"is. Make some: python -m wsssbench study -p {profile.profile}"
+        )
+    return studies.write_study(study, out)
 
 
 def summary() -> Path:
@@ -38,11 +45,18 @@ def summary() -> Path:
         The path of index.html.
 
     Raises:
-        UserError: no study has any.
+        UserError: no study has any, or one that the page would lose has none here.
     """
     profiles = [load(path) for path in sorted(Path("profiles").glob("*/params.yaml"))]
-    found = [collect(profile) for profile in profiles if profile.study]
-    found = [study for study in found if study.records]
+    every = [collect(profile) for profile in profiles if profile.study]
+    found = [study for study in every if study.records]
+    for study in every if found else ():
+        if not study.records and (page := Path("reports") / study.name / "index.html").exists():
+            raise UserError(
+                f"{page} is there, but no run of this study: the summary would lose its claims. "
+                f"Copy its runs to runs/{study.name}, or delete reports/{study.name} to leave it "
+                "out."
+            )
     if not found:
         raise UserError(
             "No study has any run. Make some: python -m wsssbench study -p PROFILE, with one of "
