@@ -127,12 +127,15 @@ def test_published_figures_go_by_recipe_and_kind(runs):
 
 def test_a_training_counts_once_in_the_status(runs):
     status = pd.DataFrame(
-        [["recurseed", "VOC2012", "not run", "no"]],
+        [[name, "VOC2012", "not run", "no"]
+         for name in ("recurseed", "edgepredictmix", "scg", "seam")],
         columns=["method", "dataset", "status", "why"],
-    )
+    )  # fmt: skip
     rows = compare.status_table(runs, status, NAMES).frame.set_index("method")["here"]
     assert rows["recurseed"] == "3 runs on scenes"
-    assert rows["recurseed+edgepredictmix"] == "2 runs on scenes"
+    assert rows["recurseed+edgepredictmix"] == rows["edgepredictmix"] == "2 runs on scenes"
+    assert rows["scg"] == "6 runs on scenes"  # maps refined by it, of all trainings
+    assert rows["seam"] == "not run"
 
 
 def test_the_page_holds_it_all(page, grid):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,28 @@ def test_plan_names_the_code_behind_a_method(finished):
     assert not any(name.startswith(("reporting", "published")) for name in planned["files"])
     maps = json.loads((finished / "runs/toy/plan/cam/pseudo_masks.json").read_text())
     assert "engine/inference.py" in maps["files"]
+
+
+def test_plan_has_the_whole_recipe_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def planned(stage, **sections):
+        plan(load(write_params(tmp_path, **sections)))
+        return json.loads(Path(f"runs/toy/plan/cam/{stage}.json").read_text())["recipe"]
+
+    usual = planned("train")
+    assert usual["train"]["momentum"] == 0.9  # a default that params.yaml does not name
+    own = {"cam": {"method": "cam", "title": "New", "train": {"lr": 0.003}}}
+    assert planned("train", experiments=own) == usual
+    assert planned("train", experiments=own, train={"lr": 1}) == usual  # overridden
+    grid, other = {"evaluate": {"thresholds": [0.2, 0.8, 0.1]}}, {"evaluate": {"bootstrap": 9}}
+    for stage, section in (
+        ("train", {"train": {"watch": 4}}),
+        ("pseudo_masks", {"pseudo_masks": {"threshold_rule": "holdout"}, "data": {"holdout": "h"}}),
+    ):
+        assert planned(stage, **grid) == planned(stage)
+        assert planned(stage, **grid, **section) != planned(stage, **section)
+        assert planned(stage, **other, **section) == planned(stage, **section)
 
 
 def test_score_folder_of_somebody(finished, tmp_path):

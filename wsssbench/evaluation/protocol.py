@@ -1,7 +1,7 @@
 """The protocol of a number: what must be known before it may stand beside another one.
 
-The protocol is data: it is stored with each run, printed with each table, and rows whose
-protocols differ in `key()` do not share a column.
+The protocol is data: it is stored with each run and printed with each table; rows of different
+protocols do not share a column (`reporting.protocols`).
 """
 
 import dataclasses
@@ -102,71 +102,3 @@ class Protocol:
             "refinement": list(self.refinement),
             "labels_used": dict(self.labels_used),
         }
-
-    def key(self) -> tuple:
-        """Equal for rows that may share a column, and hashable.
-
-        Left out are the parts of the method itself, and a threshold that is an outcome of its rule.
-        """
-        values = self.to_dict()
-        if self.threshold_rule != "fixed":
-            del values["threshold"]
-        if self.conf_rule != "fixed":
-            del values["conf_threshold"]
-        for name in PART_OF_THE_METHOD:
-            del values[name]
-        return tuple((name, _plain(value)) for name, value in values.items())
-
-    def differences(self, other: Self) -> list[str]:
-        """What keeps two rows apart, as text: `scales: 1.0 against 0.5, 1.0`."""
-        mine, theirs = dict(self.key()), dict(other.key())
-        return [
-            f"{name}: {_text(mine.get(name))} against {_text(theirs.get(name))}"
-            for name in dict.fromkeys([*mine, *theirs])
-            if mine.get(name) != theirs.get(name)
-        ]
-
-    def _confidence(self) -> str:
-        rule = "" if self.conf_rule == "fixed" else f" ({self.conf_rule})"
-        return f"{self.conf_threshold:g}{rule}"
-
-    def describe(self) -> str:
-        """One line for a person, naming everything a reader of the number may ask for."""
-        rule = {
-            "fixed": "fixed in advance",
-            "holdout": f"chosen on the labelled hold-out {self.holdout}",
-            "oracle": "the best on the training masks (oracle)",
-            "argmax": "",
-        }[self.threshold_rule]
-        power = self.background.removeprefix("power ")
-        curve = "" if self.background == "threshold" else f" (where (1 - max)^{power} crosses it)"
-        used = [role for role, yes in self.labels_used.items() if yes]
-        unused = [role for role, yes in self.labels_used.items() if not yes]
-        background = f"background threshold {self.threshold:.4g}{curve}, {rule}"
-        parts = [
-            f"stage {self.stage}",
-            background if rule else "the background is a class like the others",
-            f"scales {_text(self.scales)}{' and mirrored' if self.flip else ''}",
-            f"maps at stride {self.map_stride}",
-            f"image labels used on {_text(used)}, not on {_text(unused)}",
-            *([f"classes from probability {self._confidence()}"] if self.conf_threshold else []),
-            f"refinement {_text(self.refinement)}",
-            "with CRF" if self.crf else "no CRF",
-            "averaged weights" if self.ema else "raw weights",
-            f"checkpoint {self.checkpoint}",
-            f"initial weights {self.initial_weights}",
-            f"ignored pixels: {self.ignored_pixels}",
-        ]
-        return "; ".join(parts)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return tuple(sorted(value.items()))
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value) or "none"
-    return str(value)

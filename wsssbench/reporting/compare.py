@@ -93,9 +93,13 @@ def status_table(
     sets = list(dict.fromkeys(status["dataset"]))
     done: dict[str, list[Run]] = {}
     for kinds in trainings(runs).values():
-        if name := published_name(kinds[0], names or {}, status["method"]):
-            # One training counts once, whatever number of kinds of maps it is read out in.
-            done.setdefault(name, []).extend([r for r in kinds if r.status == "done"][:1])
+        scored = [run for run in kinds if run.status == "done"]
+        name = published_name(kinds[0], names or {}, status["method"])
+        # `recurseed+classmix` is a run of classmix, maps `scg+pamr` are of both; each counts once
+        parts = {name.split("+")[-1], *(part for run in scored for part in run.maps.split("+"))}
+        for method in dict.fromkeys([name, *sorted(parts & set(status["method"]))]):
+            if method:
+                done.setdefault(method, []).extend(scored[:1])
     lines = []
     for method in dict.fromkeys([*done, *status["method"]]):
         own = status[status["method"] == method]

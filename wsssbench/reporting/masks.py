@@ -12,6 +12,7 @@ from wsssbench.data.layout import CLASSES, IMAGES, index_images, read_classes
 from wsssbench.data.palette import open_image, read_mask
 from wsssbench.errors import UserError
 from wsssbench.evaluation.reading import read_maps
+from wsssbench.files import read_json
 from wsssbench.multistage import STAGES, masks_dir
 
 USUAL = ("decoder", "cam")
@@ -160,6 +161,8 @@ def open_masks(
 def _usual_kind(place: Path) -> str:
     """The kind of maps that speaks for a run, among those in its folder of pseudo-masks."""
     kinds = sorted(path.name for path in place.glob("*") if path.is_dir())
+    if (noted := place / "origin.json").exists():
+        return read_json(noted, "Make the pseudo-masks again.")["kinds"][0]
     usual = [kind for kind in USUAL if kind in kinds]
     if not usual and len(kinds) > 1:
         raise UserError(f"{place} holds the kinds of maps {', '.join(kinds)}: name one of them.")

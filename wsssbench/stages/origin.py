@@ -4,6 +4,7 @@ Each stage begins by forgetting what it said before, so that files half made ane
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsssbench.errors import UserError
@@ -18,9 +19,15 @@ def begin(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def finish(out: Path, run: Path) -> None:
-    """Note the run's weights, once all files of the stage are written."""
-    write_json(out / ORIGIN, {"model": _weights(run)})
+def finish(out: Path, run: Path, kinds: Sequence[str] = ()) -> None:
+    """Note the run's weights, once all files of the stage are written.
+
+    Args:
+        out: the stage's directory.
+        run: of the run.
+        kinds: of its maps, the main one first.
+    """
+    write_json(out / ORIGIN, {"model": _weights(run), "kinds": list(kinds)})
 
 
 def check(out: Path, run: Path, again: str) -> None:

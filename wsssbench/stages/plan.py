@@ -22,7 +22,7 @@ STRIDES = {"irn": 4, "affinitynet": 8}
 
 
 def plan(profile: Profile) -> Path:
-    """Write runs/<profile>/plan/<experiment>/<stage>.json: hash of the code, recipe.
+    """Write runs/<profile>/plan/<experiment>/<stage>.json: hash of the code, recipe in full.
 
     Also for the stages after the pseudo-masks, where the experiment goes on with them.
 
@@ -38,7 +38,8 @@ def plan(profile: Profile) -> Path:
         for stage in STUDY if profile.study else PLANNED:
             roots = roots_of(stage, code_of(experiment.method, experiment.settings))
             files = [str(path.relative_to(PACKAGE)) for path in code_files(roots)]
-            planned = {"code": code_hash(roots), "files": files, "recipe": _recipe(profile, name)}
+            recipe = _recipe(profile, name, stage)
+            planned = {"code": code_hash(roots), "files": files, "recipe": recipe}
             if stage != "train":
                 planned["maps"] = kinds_of(profile, name)
             write_json(out / name / f"{stage}.json", planned)
@@ -46,8 +47,10 @@ def plan(profile: Profile) -> Path:
         for stage in LATER:
             roots = roots_of(stage, [])
             files = [str(path.relative_to(PACKAGE)) for path in code_files(roots)]
-            section = dataclasses.asdict(getattr(recipe, stage))
-            planned = {"code": code_hash(roots), "files": files, "recipe": section}
+            wanted = dict.fromkeys((stage, "model", "train"))
+            if stage == "random_walk":
+                wanted |= _thresholds(profile)
+            planned = {"code": code_hash(roots), "files": files, "recipe": _filled(recipe, wanted)}
             write_json(out / name / f"{stage}.json", planned)
     return out
 
@@ -114,11 +117,40 @@ def _check_walk(walk: RandomWalkSettings, crop: int, where: str) -> None:
         )
 
 
-def _recipe(profile: Profile, name: str) -> dict:
-    """What of an experiment's section can change its weights; a new title does not."""
-    chosen = profile.experiments[name]
-    keys = ("method", "settings", "model", "train")
-    return {key: getattr(chosen, key) for key in keys}
+def _recipe(profile: Profile, name: str, stage: str) -> dict:
+    """What of the profile can change a stage's result, defaults included; a new title does not.
+
+    `data` is missing: stages depend on that section, and on the manifest of what it led to.
+    """
+    own, chosen = profile.experiment(name), profile.experiments[name]
+    recipe = {"method": chosen.method, "settings": chosen.settings}
+    wanted = {"model": None, "train": None}
+    if stage != "train":
+        wanted |= {"pseudo_masks": None} | _thresholds(profile)
+    elif own.train.watch:
+        wanted |= {"pseudo_masks": ("threshold",), "evaluate": ("thresholds",)}
+    if stage == "study":
+        wanted |= {"evaluate": ("thresholds", "boundary_px")}
+    if profile.study and (pretrain := profile.study.pretrain):
+        knobs = profile.study.cells[pretrain.cell]
+        before = _filled(profile.experiment(pretrain.experiment), {"model": None, "train": None})
+        recipe["pretrain"] = [dataclasses.asdict(pretrain), knobs, before]
+    return recipe | _filled(own, wanted)
+
+
+def _thresholds(profile: Profile) -> dict:
+    """The sweep's thresholds, where one of them is chosen on a hold-out."""
+    chosen = profile.pseudo_masks.threshold_rule == "holdout"
+    return {"evaluate": ("thresholds",)} if chosen else {}
+
+
+def _filled(profile: Profile, wanted: dict) -> dict:
+    """Sections of a profile, of some the named keys alone, with the defaults filled in."""
+    sections = {name: dataclasses.asdict(getattr(profile, name)) for name in wanted}
+    return {
+        name: {key: section[key] for key in wanted[name] or section}
+        for name, section in sections.items()
+    }
 
 
 def check(profile: Profile, name: str) -> None:

@@ -65,7 +65,7 @@ def pseudo_masks(profile: Profile, experiment: str, seed: int) -> Path:
         write_json(out / kind / "protocol.json", protocol.to_dict())
     images = sum(len(folder.ids(split)) for split in labels_used)
     write_json(out / "timing.json", {"inference_s": round(seconds, 2), "images": images})
-    origin.finish(out, run)
+    origin.finish(out, run, method.maps)
     return out
 
 
