@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from wsssbench.errors import UserError, unknown
-from wsssbench.files import atomic, read_json, write_json, write_text
+from wsssbench.files import atomic, check_writable, read_json, write_json, write_text
 
 
 def fail(stream):
@@ -37,6 +37,18 @@ def test_no_permission(tmp_path):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(UserError, match="No permission to write"):
         write_text(tmp_path / "a.txt", "x")
+
+
+def test_a_file_in_the_place_of_a_directory(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(UserError, match="a file lies where a directory is needed"):
+        write_text(tmp_path / "a" / "b.txt", "x")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UserError, match=r"c cannot be written: .*the other way round"):
+        write_text(tmp_path / "c", "x")
+    check_writable(tmp_path / "d" / "e")
+    assert sorted(os.listdir(tmp_path)) == ["a", "c", "d"]
+    assert os.listdir(tmp_path / "d" / "e") == []
 
 
 def test_json_without_nan(tmp_path):

@@ -47,11 +47,27 @@ def atomic(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
             raise UserError(
                 f"No permission to write {path}. Choose another directory or change its owner."
             ) from error
+        if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
+            raise UserError(
+                f"{path} cannot be written: a file lies where a directory is needed, or the other "
+                "way round. Move it away or choose another place."
+            ) from error
         raise
     finally:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make a directory and a file in it, which is removed: before hours of work, not after.
+
+    Raises:
+        UserError: see `atomic`.
+    """
+    probe = Path(folder) / ".probe"
+    write_text(probe, "")
+    probe.unlink(missing_ok=True)  # another process may do the same
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -184,6 +184,12 @@ def test_a_fault_in_one_of_several_processes_is_said_in_words(toy_root, tmp_path
         train(jobs.job(toy_root, tmp_path / "a" / "train", kind=jobs.NotFinite, machine=machine))
 
 
+def test_a_place_that_cannot_be_written_is_found_before_training(toy_root, tmp_path):
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(UserError, match="a file lies where a directory is needed"):
+        train(jobs.job(toy_root, tmp_path / "a" / "train", kind=jobs.NotFinite))
+
+
 def test_training_works_without_masks(toy_root, tmp_path):
     with_masks = weights(train(jobs.job(toy_root, tmp_path / "a" / "train")))
     for path in (toy_root / "SegmentationClass").iterdir():

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from wsssbench.errors import UserError
-from wsssbench.files import atomic
+from wsssbench.files import atomic, check_writable
 
 ROOT = Path(".ckpt")
 
@@ -69,7 +69,7 @@ def in_use(out: Path) -> Iterator[None]:
         UserError: another process trains into `out`.
     """
     path = path_for(out).with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path.parent)
     with open(path, "a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +77,7 @@ def in_use(out: Path) -> Iterator[None]:
             stream.seek(0)
             holder = stream.read().strip() or "another process"
             raise UserError(
-                f"{out} is in use by {holder}. Wait until it is done, or write elsewhere (--out)."
+                f"{out} is in use by {holder}. Wait until it is done, or stop it."
             ) from error
         stream.truncate(0)
         stream.write(f"process {os.getpid()}")

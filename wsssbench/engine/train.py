@@ -33,7 +33,7 @@ from wsssbench.engine.distributed import (
 )
 from wsssbench.engine.speed import pointwise_on_onednn
 from wsssbench.errors import UserError
-from wsssbench.files import atomic, read_json, write_json, write_text
+from wsssbench.files import atomic, check_writable, read_json, write_json, write_text
 from wsssbench.methods.base import Learner, Progress
 from wsssbench.params import MachineSettings, TrainSettings
 from wsssbench.progress import note, progress
@@ -78,6 +78,7 @@ def train(job: Job) -> Path:
     if weights.exists() and _trained(job.out).get("fingerprint") == mark:
         note(f"{weights} is trained with these settings, data and code; delete it to train anew.")
         return weights
+    check_writable(job.out)
     with checkpoint.in_use(job.out) if is_first() else contextlib.nullcontext():
         try:
             launch(_worker, (job, mark), job.machine.devices)

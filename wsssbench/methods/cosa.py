@@ -11,7 +11,8 @@ is of `released`, with the true image labels masking the classes at test; withou
 
 Departs from the release: the copy starts as a copy, runs in eval mode and takes over the
 batch norm's statistics (the release averages parameters only, which batch norm does not survive);
-its momentum follows the budget; padding is the mean colour; no Gaussian blur. The decoder's map is
+its momentum follows the budget; padding is the mean colour; no Gaussian blur; the rate does not
+rise linearly at first. The decoder's map is
 a class's share against the background, sigmoid(class - background): arg max is threshold .5, and a
 class that the decoder does not see is not drawn, as it were if each map were divided by its
 maximum.

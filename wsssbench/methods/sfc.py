@@ -7,11 +7,11 @@ added at the end.
 
 The kinds but `cam` are weighed against their background, so threshold .5 is the release's rule
 (`multiscale.against_background`). Departs from the release: the last checkpoint, not the best on
-the training masks; momentum is what params.yaml says (1e-4 there, by a slip); nothing but
-`model.frozen_stages: 3` keeps C1..C3 at their ImageNet weights, `batch_norm: frozen` its
-statistics. The paper's body could not be read; where its summary and the code differ, the code is
-followed, except for the weight of the prototypes' map. Expected: VOC 2012 train 64.7 mIoU
-(ResNet-50, fused); 63.1 in the official run (proto).
+the training masks; momentum is what params.yaml says (1e-4 there, by a slip); the gradient's norm
+is not clipped (to 1 there); nothing but `model.frozen_stages: 3` keeps C1..C3 at their ImageNet
+weights, `batch_norm: frozen` its statistics. The paper's body could not be read; where its summary
+and the code differ, the code is followed, except for the weight of the prototypes' map. Expected:
+VOC 2012 train 64.7 mIoU (ResNet-50, fused); 63.1 in the official run (proto).
 """
 
 from collections.abc import Mapping, Sequence
