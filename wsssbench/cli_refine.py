@@ -11,10 +11,11 @@ refine_app = typer.Typer(
     no_args_is_help=True,
     help="Refine anybody's score maps or masks. IN holds masks <id>.png, or maps <id>.npz with "
     "keys (n,): class ids 1, 2, …; maps (n, h, w): floats in [0, 1], of any size; size: height and "
-    "width of the image; perhaps gated (n,): which maps count, all by default. Results go to "
+    "width of the image; perhaps gated (n,): which maps count, all by default; or <id>.npy, the "
+    "dictionaries that the code of IRNet, AffinityNet, SEAM and Puzzle-CAM saves. Results go to "
     "OUT/maps and OUT/masks; an interrupted run goes on.",
 )
-InArgument = Annotated[Path, typer.Argument(metavar="IN", help="Folder of <id>.npz or <id>.png.")]
+InArgument = Annotated[Path, typer.Argument(metavar="IN", help="Folder of <id>.npz, .npy or .png.")]
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.")]
 ImagesOption = Annotated[Path, typer.Option(help="Folder of the images, <id>.jpg or alike.")]
 ThresholdOption = Annotated[

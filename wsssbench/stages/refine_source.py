@@ -17,6 +17,8 @@ from wsssbench.data.palette import BACKGROUND, IGNORE, open_image, read_mask
 from wsssbench.errors import UserError
 from wsssbench.evaluation.maps import full_size
 from wsssbench.evaluation.reading import StoredMaps, read_maps
+from wsssbench.stages.refine_dictionaries import ENDING as DICTIONARY
+from wsssbench.stages.refine_dictionaries import read_dictionary
 
 MAPS, MASKS = "maps", "masks"
 ENDINGS = {MAPS: ".npz", MASKS: ".png"}
@@ -49,7 +51,10 @@ class Source:
 
     def maps(self, name: str) -> StoredMaps:
         """Score maps, see `find`."""
-        return read_maps(self.files[name])
+        if self.files[name].suffix.lower() != DICTIONARY:
+            return read_maps(self.files[name])
+        with open_image(self.images[name]) as image:
+            return read_dictionary(self.files[name], (image.height, image.width))
 
     def mask(self, name: str) -> np.ndarray:
         """(H, W) uint8 of ids, 255 where nothing is known."""
@@ -77,23 +82,23 @@ def find(folder: Path, images: Path) -> Source:
     Args:
         folder: of <id>.png, masks; or of <id>.npz, the score maps that `engine.inference` stores:
             keys (n,) class ids, maps (n, h, w) float in [0, 1], size (H, W) of the image, perhaps
-            gated (n,) bool, the maps in use.
+            gated (n,) bool, the maps in use; or of <id>.npy, see `refine_dictionaries`.
         images: of <id>.jpg or another usual ending.
 
     Raises:
         UserError: no such folder, nothing or both in it, an id without image or with several.
     """
-    found = _files(folder, tuple(ENDINGS.values()), "score maps or masks")
-    there = {path.suffix.lower() for path in found}
-    kinds = [kind for kind, ending in ENDINGS.items() if ending in there]
-    if len(kinds) > 1:
+    kind_of = {ending: kind for kind, ending in ENDINGS.items()} | {DICTIONARY: MAPS}
+    found = _files(folder, tuple(kind_of), "score maps or masks")
+    there = [ending for ending in kind_of if any(p.suffix.lower() == ending for p in found)]
+    if len(there) > 1:
+        said = " as well as ".join(f"{kind_of[ending]} ({ending})" for ending in there)
         raise UserError(
-            f"{folder} holds maps (.npz) as well as masks (.png). Keep each kind in a folder of "
-            "its own and name one of them."
+            f"{folder} holds {said}. Keep each kind in a folder of its own and name one of them."
         )
     ids = [path.stem for path in found]
     pictures = _by_id(_files(images, IMAGE_ENDINGS, "images"), ids, f"image in {images}")
-    return Source(Path(folder), kinds[0], dict(zip(ids, found)), pictures)
+    return Source(Path(folder), kind_of[there[0]], dict(zip(ids, found)), pictures)
 
 
 def boundary_files(source: Source, folder: Path) -> dict[str, Path]:
