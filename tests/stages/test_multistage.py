@@ -255,10 +255,10 @@ def test_the_report_has_the_stages(finished):
 def test_the_plan_holds_each_stages_own_section(finished):
     place = finished / "runs" / "toy" / "plan"
     walk = json.loads((place / "cam/random_walk.json").read_text())
-    assert walk["recipe"]["radius"] == 3
+    assert walk["recipe"]["random_walk"]["radius"] == 3
     assert {"methods/affinity.py", "stages/crf.py"} <= set(walk["files"])
     bound = json.loads((place / "supervised/segment.json").read_text())
-    assert bound["recipe"]["masks"] == "truth"
+    assert bound["recipe"]["segment"]["masks"] == "truth"
     assert "models/deeplab.py" in bound["files"]
     trained = json.loads((place / "cam/train.json").read_text())
     assert "methods/affinity.py" not in trained["files"]
@@ -572,7 +572,9 @@ def test_own_data_without_training_masks(own, monkeypatch):
 
 def test_nothing_to_score_at_all(own):
     shutil.rmtree(own / "data/toy/SegmentationClass")
-    profile = write(own)
+    with pytest.raises(UserError, match="images of train have no mask"):
+        prepare(write(own))  # full supervision needs them
+    profile = write(own, grid={"upper_bound": []})
     prepare(profile)
     with pytest.raises(UserError, match="No image of train, val has a mask"):
         evaluate(profile, "cam", 0, later=True)

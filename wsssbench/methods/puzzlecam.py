@@ -19,9 +19,10 @@ from torch.nn.functional import multilabel_soft_margin_loss as cls_loss
 
 from wsssbench.errors import UserError
 from wsssbench.methods.base import Gate, Inference, Method, Progress
-from wsssbench.methods.multiscale import EPS, Merge
+from wsssbench.methods.multiscale import Merge
 from wsssbench.methods.readout import CAM_KINDS, PamrSettings, ScgSettings, read_out
 from wsssbench.models.cam_network import CamNetwork
+from wsssbench.models.pcm import normalise
 from wsssbench.schema import build
 
 
@@ -89,7 +90,7 @@ class PuzzleCAM(Method):
         tiled = merge(self.network(tile(images, self.pieces)).cam, self.pieces)
         maps = whole.cam
         if self.level == "cam":
-            maps, tiled = scaled(maps), scaled(tiled)
+            maps, tiled = normalise(maps), normalise(tiled)
         weight = ramp(progress.step, progress.steps, self.alpha, self.schedule)
         progress.log(alpha=weight)
         return {
@@ -169,12 +170,6 @@ def reconstruction(
 def ramp(step: int, steps: int, alpha: float, schedule: float) -> float:
     """Weight of L_re at a 0-based step: linear from 0 to alpha in `schedule` of all steps."""
     return min(alpha * step / (steps * schedule), alpha) if schedule else alpha
-
-
-def scaled(scores: Tensor) -> Tensor:
-    """Raw (B, K, h, w) scores -> [0, 1): each map rectified, divided by its maximum + 1e-5."""
-    positive = scores.relu()
-    return (positive - EPS).relu() / (positive.amax((2, 3), keepdim=True) + EPS)
 
 
 def check_crop(size: tuple[int, int], pieces: int, stride: int) -> None:

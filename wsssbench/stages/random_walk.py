@@ -26,8 +26,7 @@ from wsssbench.engine import devices
 from wsssbench.engine.inference import store_maps, write_masks
 from wsssbench.engine.train import Job, train
 from wsssbench.evaluation import Protocol, evaluate_maps
-from wsssbench.evaluation.maps import full_size
-from wsssbench.evaluation.reading import StoredMaps, read_maps
+from wsssbench.evaluation.reading import read_maps
 from wsssbench.files import read_json, write_json
 from wsssbench.methods.affinity import Affinity
 from wsssbench.methods.multiscale import equivalent_threshold
@@ -51,6 +50,7 @@ from wsssbench.stages.common import (
 )
 from wsssbench.stages.crf import mask_all, ppmg_mask, sharpen_all
 from wsssbench.stages.plan import check_later
+from wsssbench.stages.refine_source import full_maps
 from wsssbench.stages.refine_walk import load_affinity, walk_by
 
 
@@ -140,7 +140,7 @@ def _learn(
     def label(name: str) -> None:
         stored = read_maps(seeds / split / "maps" / f"{name}.npz")
         found = irn_seeds(
-            _full(stored),
+            full_maps(stored),
             stored.keys.tolist(),
             foreground=settings.certain,
             background=settings.uncertain,
@@ -204,7 +204,7 @@ def _walk(
     for split in splits:
         for name in progress(folder.ids(split), f"random walk of {split}"):
             stored = read_maps(seeds / split / "maps" / f"{name}.npz")
-            maps = walk_by(network, folder.image(name), _full(stored), settings)
+            maps = walk_by(network, folder.image(name), full_maps(stored), settings)
             maps = _strided(maps, protocol.map_stride)
             store_maps(out / split / "maps" / f"{name}.npz", stored.keys, maps, stored.size)
     threshold = settings.threshold if settings.network == "irn" else 0.5  # see Affinity.refine
@@ -231,8 +231,3 @@ def _strided(maps: Tensor, stride: int) -> Tensor:
     if not len(maps):
         return maps
     return resize(maps[None], [-(-side // stride) for side in maps.shape[1:]])[0]
-
-
-def _full(stored: StoredMaps) -> Tensor:
-    """Stored maps at the size of their image, (n, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(full_size(stored.maps, stored.size).astype(np.float32)).clamp(0, 1)

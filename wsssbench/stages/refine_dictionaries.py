@@ -1,4 +1,4 @@
-"""Score maps as the public code of other methods saves them: one pickled dictionary per image, .npy.
+"""Score maps as other public code saves them: one pickled dictionary per image, .npy.
 
 `keys` with `high_res` (IRNet), `hr_cam` (Puzzle-CAM) or `cam`, a map per key; or {class: map}
 (AffinityNet, SEAM). Classes are counted from 0 there, unless the first key is a 0 without a map:
