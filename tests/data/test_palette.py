@@ -155,6 +155,12 @@ def test_unknown_colour_is_named():
         ids_from_colours(rgb, palette(3), range(3))
 
 
+def test_convert_masks_needs_a_number_of_classes_that_masks_can_hold(tmp_path):
+    for wrong in (1, 256, 400):
+        with pytest.raises(UserError, match="give 2 to 255"):
+            convert_masks(tmp_path, tmp_path / "out", wrong)
+
+
 def test_convert_masks_makes_readable_masks(tmp_path):
     mask = np.array([[BACKGROUND, 1, 2], [2, IGNORE, 0]], np.uint8)
     rgb = palette()[mask]

@@ -288,6 +288,7 @@ def wrong_maps(place, **changes):
         ({"maps": blobs() * np.float16("nan")}, r"b\.npz holds NaN"),
         ({"maps": blobs() * 9}, r"scores of 0\.\.9\. Bring them to \[0, 1\]"),
         ({"size": SIZE[::-1]}, r"of an image of 22×18.*18×22 pixels.*Height comes before width"),
+        ({"size": 18}, r"b\.npz are damaged"),
         ({"size": (9, 11)}, "of an image of 9×11.*18×22 pixels"),
         ({"keys": [0, 7]}, r"keys \[0, 7\].*1\.\.254"),
         ({"keys": [7, 7]}, r"keys \[7, 7\]"),

@@ -123,6 +123,8 @@ def convert_masks(source: str | Path, target: str | Path, num_classes: int) -> i
         raise UserError(f"{target} holds the masks to convert. Name another folder to write to.")
     if not source.is_dir():
         raise UserError(f"Folder of masks {source} does not exist. Check the path.")
+    if not 2 <= num_classes <= IGNORE:
+        raise UserError(f"{num_classes} classes, the background included: give 2 to {IGNORE}.")
     paths = sorted(path for path in source.iterdir() if path.suffix.lower() in (".png", ".bmp"))
     ids = [*range(num_classes), IGNORE]
     # The outline of objects is (224, 224, 192) in VOC's files; many tools draw it white instead.

@@ -60,13 +60,14 @@ def read_maps(path: Path) -> StoredMaps:
         with np.load(path) as stored:
             keys, maps, size = stored["keys"], stored["maps"], stored["size"]
             gated = stored["gated"] if "gated" in stored else np.ones(len(keys), dtype=bool)
+            height, width = map(int, size)
     except FileNotFoundError as error:
         raise UserError(f"Score maps {path} do not exist. Run the pseudo_masks stage.") from error
-    except Exception as error:  # zipfile, key, value and EOF errors of a damaged file
+    except Exception as error:  # zipfile, key, value, type and EOF errors of a damaged file
         raise UserError(
             f"Score maps {path} are damaged ({error}). Run the pseudo_masks stage again."
         ) from error
-    return StoredMaps(keys, maps, gated, (int(size[0]), int(size[1])))
+    return StoredMaps(keys, maps, gated, (height, width))
 
 
 def listed(ids: Sequence[str] | None, folder: Path, suffix: str) -> list[str]:
