@@ -13,7 +13,7 @@ from wsssbench.errors import UserError
 from wsssbench.reporting import build, compare, open_masks, origins, side_by_side, tables
 from wsssbench.reporting.ablations import ablations
 from wsssbench.reporting.drawings import drawings, step_drawing
-from wsssbench.reporting.records import load_run, load_runs, trainings
+from wsssbench.reporting.records import Run, load_run, load_runs, trainings
 from wsssbench.reporting.style import svg
 from wsssbench.reporting.training_drawings import training_drawings
 
@@ -184,3 +184,18 @@ def test_masks_without_a_usual_kind_must_be_named(fake, tmp_path):
     run = write_run(tmp_path, fake["truth"], "odd", 0, kinds=("scg", "pamr"))
     with pytest.raises(UserError, match=r"kinds of maps pamr, scg: name one"):
         open_masks(str(run), "val", fake["data"])
+
+
+def test_refinements_are_named_where_the_kind_does_not(tmp_path):
+    def run(maps, steps):
+        record = {"protocol": {"refinement": steps}}
+        return Run("pmm", 0, tmp_path, "done", record=record, maps=maps, main=maps == "cam")
+
+    def shown(*runs):
+        return origins.experiments_table(list(runs)).frame["refinement"].item()
+
+    windows = run("crops+cvs", ["windows of 64 px at scales 1, 2", "cvs"])
+    named = [run("cam", []), run("scg+pamr", ["scg", "pamr"])]
+    assert shown(*named, windows) == "crops+cvs: windows of 64 px at scales 1, 2 + cvs"
+    assert shown(*named) == "as named"
+    assert shown(windows) == "windows of 64 px at scales 1, 2 + cvs"

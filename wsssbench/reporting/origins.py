@@ -49,7 +49,7 @@ def experiments_table(runs: list[Run]) -> Table:
 
 
 def _refinement(members: list[Run]) -> str | None:
-    """Steps between network and masks: of each kind of maps, where there are several."""
+    """Steps between network and masks; of several kinds of maps, where their names do not say."""
     chains = {}
     for run in members:
         if protocol := run.record.get("protocol"):
@@ -57,7 +57,8 @@ def _refinement(members: list[Run]) -> str | None:
             chains.setdefault(run.maps, steps or "none")
     if len(chains) < 2:
         return next(iter(chains.values()), None)
-    return "; ".join(f"{maps}: {steps}" for maps, steps in chains.items())
+    unsaid = {m: s for m, s in chains.items() if s != "none" and s != m.replace("+", " + ")}
+    return "; ".join(f"{maps}: {steps}" for maps, steps in unsaid.items()) or "as named"
 
 
 def provenance_table(runs: list[Run]) -> Table:
