@@ -73,6 +73,6 @@ def test_first_run_makes_everything_and_the_second_nothing(repository):
 
 def test_a_claim_reruns_the_report_and_a_knob_its_cell(repository):
     change(repository, claims=[{**CLAIM, "expected": "+"}])
-    assert names(changed(repository)) == {"report"}
+    assert names(changed(repository)) == {"plan", "report"}  # the plan looks at the pre-training
     change(repository, claims=[CLAIM], cells={"large": {"part_ratio": 0.5}, "small": {}})
-    assert names(changed(repository)) == {"run@small-cam-0", "report"}
+    assert names(changed(repository)) == {"plan", "run@small-cam-0", "report"}
