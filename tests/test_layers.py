@@ -9,7 +9,7 @@ from wsssbench.plan import imported
 
 PACKAGE = Path(wsssbench.__file__).parent
 BASE = {"errors", "files", "multistage", "parallel", "params", "plan", "progress", "provenance"}
-BASE |= {"report_params", "schema", "settings", "study_params"}
+BASE |= {"multistage_params", "report_params", "schema", "settings", "study_params"}
 MAY_IMPORT = {
     "data": set(),
     "models": set(),
