@@ -5,9 +5,9 @@ network: `ecr` and `min` train the module alone, the rest learns from `cls` and 
 
 Departs from the release: any backbone instead of Wide-ResNet-38 (the module sees C3 and C4, 512 and
 1024 channels in ResNet-50, as there); the classifier has no row for the background, which no loss
-would train; SGD's momentum is what params.yaml says; maps of empty classes are 0, not -1. Needs
-ImageNet weights. Expected: VOC 2012 train 55.4 mIoU (Wide-ResNet-38, batch_norm: frozen, best
-threshold).
+would train, and starts like that of CAM, as in Puzzle-CAM and for the same reason; SGD's momentum
+is what params.yaml says; maps of empty classes are 0, not -1. Needs ImageNet weights. Expected: VOC
+2012 train 55.4 mIoU (Wide-ResNet-38, batch_norm: frozen, best threshold).
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,7 +65,6 @@ class SEAM(Method):
     ):
         super().__init__()
         self.network = CamNetwork(backbone, num_classes, dropout=dropout)
-        nn.init.xavier_uniform_(self.network.classifier.weight)
         self.pcm = PCM(*(backbone.channels[level] for level in levels), widths)
         self.second_scale, self.levels, self.merge = second_scale, levels, merge
         self.weights = {"cls": 1.0, "min": w_min, "er": w_er, "ecr": w_ecr}
