@@ -15,7 +15,7 @@ from wsssbench.reporting.ablations import ablations
 from wsssbench.reporting.averages import aggregate, rows, summary, sweeps
 from wsssbench.reporting.drawings import Drawing, drawings
 from wsssbench.reporting.origins import splits_sentence
-from wsssbench.reporting.records import Run, load_runs, split_roles, trainings
+from wsssbench.reporting.records import Run, load_runs, split_roles, titles_of, trainings
 from wsssbench.reporting.rendering import render
 from wsssbench.reporting.sections import Section, gallery_section, sections
 from wsssbench.reporting.stages import stage_drawings
@@ -125,14 +125,17 @@ def _facts(runs: list[Run], means: pd.DataFrame) -> list[str]:
         return [f"{count}."]
     known = done[0].provenance
     facts = [f"{count}, on {known.get('dataset')}: {splits_sentence(runs)}."]
+    titles = titles_of(runs)
     for split in split_roles(done):
         part = means[(means["split"] == split) & means["miou"].notna()]
         if part.empty or part["protocol"].nunique() > 1:
             continue
         best = part.loc[part["miou"].idxmax()]
+        row = best["experiment"]
+        name = row if titles[row] == row else f"{titles[row]} ({row})"
         spread = f" ± {100 * best['miou_sd']:.1f}" if best["miou_sd"] == best["miou_sd"] else ""
         facts.append(
-            f"{'Best on' if len(part) > 1 else 'On'} {split}, {best['experiment']}: "
+            f"{'Best on' if len(part) > 1 else 'On'} {split}, {name}: "
             f"mIoU {100 * best['miou']:.1f}{spread} %, FP {best['fp']:.3f}, FN {best['fn']:.3f}."
         )
     return facts
