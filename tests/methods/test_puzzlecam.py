@@ -235,6 +235,15 @@ def test_maps_are_those_of_cam_on_odd_sizes():
         assert 0 <= maps.min() <= maps.max() <= 1 + 1e-6
 
 
+def test_the_classifier_starts_as_the_release_or_as_cam():
+    torch.manual_seed(0)
+    backbone = models.build("tiny")
+    width = backbone.channels["C5"]
+    for released, spread in ((True, (2 / width) ** 0.5), (False, (3 * width) ** -0.5)):
+        weight = PuzzleCAM(backbone, 50, release_start=released).network.classifier.weight
+        assert weight.std().item() == pytest.approx(spread, rel=0.1)
+
+
 def test_crops_that_do_not_divide_are_explained():
     with pytest.raises(UserError, match=r"2×2 tiles.*multiple of 32; 500 is not. Give 480 or 512"):
         make(output_stride=16).losses(batch(2, 500), progress())

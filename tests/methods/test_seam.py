@@ -234,6 +234,15 @@ def test_stages_of_other_strides_are_brought_to_one_grid():
     assert rewritten.shape == (1, 3, 5, 4)
 
 
+def test_the_classifier_starts_as_the_release_or_as_cam():
+    torch.manual_seed(0)
+    backbone = models.build("tiny")
+    width = backbone.channels["C5"]
+    for released, spread in ((True, (2 / (width + 50)) ** 0.5), (False, (3 * width) ** -0.5)):
+        weight = SEAM(backbone, 50, release_start=released).network.classifier.weight
+        assert weight.std().item() == pytest.approx(spread, rel=0.1)
+
+
 def test_new_layers_are_of_the_group_new():
     method = make()
     groups = method.parameter_groups()

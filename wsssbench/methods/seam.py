@@ -5,9 +5,9 @@ network: `ecr` and `min` train the module alone, the rest learns from `cls` and 
 
 Departs from the release: any backbone instead of Wide-ResNet-38 (the module sees C3 and C4, 512 and
 1024 channels in ResNet-50, as there); the classifier has no row for the background, which no loss
-would train, and starts like that of CAM, as in Puzzle-CAM and for the same reason; SGD's momentum
-is what params.yaml says; maps of empty classes are 0, not -1. Needs ImageNet weights. Expected: VOC
-2012 train 55.4 mIoU (Wide-ResNet-38, batch_norm: frozen, best threshold).
+would train; SGD's momentum is what params.yaml says; maps of empty classes are 0, not -1. Needs
+ImageNet weights. Expected: VOC 2012 train 55.4 mIoU (Wide-ResNet-38, batch_norm: frozen, best
+threshold).
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,6 +42,8 @@ class SEAM(Method):
         widths: channels to which they are brought, and of the features compared.
         dropout: channel dropout before the classifier.
         w_min, w_er, w_ecr: weights of the losses beside `cls` (release: all 1).
+        release_start: start the classifier Xavier-uniform as the release does; False: as CAM's,
+            about 2.4 times smaller, whose noise a short training gets rid of (docs/findings.md).
         merge: how views become one map, see `multiscale.merge_views`.
         pamr: keys of `PamrSettings` that differ from the defaults, for maps refined once.
     """
@@ -60,11 +62,14 @@ class SEAM(Method):
         w_min: float = 1.0,
         w_er: float = 1.0,
         w_ecr: float = 1.0,
+        release_start: bool = True,
         merge: Merge = "seam",
         pamr: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.network = CamNetwork(backbone, num_classes, dropout=dropout)
+        if release_start:
+            nn.init.xavier_uniform_(self.network.classifier.weight)
         self.pcm = PCM(*(backbone.channels[level] for level in levels), widths)
         self.second_scale, self.levels, self.merge = second_scale, levels, merge
         self.weights = {"cls": 1.0, "min": w_min, "er": w_er, "ecr": w_ecr}
