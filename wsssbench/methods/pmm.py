@@ -30,7 +30,8 @@ class PMM(SEAM):
         num_classes: K, without background.
         crops: keys of `CropSettings` that differ from the defaults. The kinds `crops` follow them
             and not pseudo_masks.scales; train.watch pays for them in full.
-        second_scale, levels, widths, dropout, w_min, w_er, w_ecr, merge, pamr: see `SEAM`.
+        second_scale, levels, widths, dropout, w_min, w_er, w_ecr, release_start, merge, pamr: see
+            `SEAM`.
     """
 
     kinds = (*CROPS, *SEAM.kinds)
