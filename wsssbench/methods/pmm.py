@@ -49,6 +49,7 @@ class PMM(SEAM):
         w_min: float = 1.0,
         w_er: float = 1.0,
         w_ecr: float = 1.0,
+        release_start: bool = True,
         merge: Merge = "seam",
         pamr: Mapping[str, Any] | None = None,
     ):
@@ -62,6 +63,7 @@ class PMM(SEAM):
             w_min=w_min,
             w_er=w_er,
             w_ecr=w_ecr,
+            release_start=release_start,
             merge=merge,
             pamr=pamr,
         )
