@@ -13,7 +13,6 @@ from typing import Literal
 import yaml
 
 from wsssbench.errors import UserError, unknown
-from wsssbench.multistage_params import PufSettings as PufSettings  # for who takes it from here
 from wsssbench.multistage_params import RandomWalkSettings, SegmentSettings
 from wsssbench.report_params import ReportSettings
 from wsssbench.schema import Count, NotNegative, Positive, Share, Whole, build, override

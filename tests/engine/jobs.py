@@ -87,6 +87,13 @@ class NotFinite(CAM):
         return {"cls": losses["cls"] * float("nan")} if progress.step == 3 else losses
 
 
+class Worried(CAM):
+    """Warns after the second epoch and the third."""
+
+    def warning(self, row) -> str:
+        return f"too much after epoch {row['epoch']}." if row["epoch"] > 1 else ""
+
+
 def build_as(kind: type, batch_norm: str = "train") -> CAM:
     return kind(models.build("tiny", output_stride=8, batch_norm=batch_norm), 2)
 

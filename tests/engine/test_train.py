@@ -119,6 +119,12 @@ def test_what_a_method_remembers_is_resumed_too(toy_root, tmp_path):
     assert_equal(whole, weights(train(jobs.job(toy_root, out, kind=jobs.WithBank, **changes))))
 
 
+def test_a_method_may_warn_after_an_epoch(toy_root, tmp_path, capsys):
+    train(jobs.job(toy_root, tmp_path / "r" / "train", kind=jobs.Worried))
+    said = [line for line in capsys.readouterr().out.splitlines() if "Warning" in line]
+    assert said == ["Warning: too much after epoch 2.", "Warning: too much after epoch 3."]
+
+
 def test_checkpoint_of_another_recipe_is_not_continued(toy_root, tmp_path, capsys):
     out = tmp_path / "a" / "train"
     with pytest.raises(KeyboardInterrupt):

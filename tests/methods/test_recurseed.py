@@ -278,6 +278,26 @@ def test_all_kinds_of_maps():
             assert maps[0, 0].max() > 0
 
 
+@pytest.mark.parametrize(
+    ("epoch", "ignored", "foreground", "warned"),
+    [
+        (4, None, None, False),  # before the recursion a row has no shares
+        (5, 0.33, 0.19, False),  # a real training with the paper's limits
+        (5, 0.95, 0.02, True),  # VOC photographs, started too early
+        (5, 0.3, 0.004, True),
+    ],
+)
+def test_lost_seeds_are_told(epoch, ignored, foreground, warned):
+    row = {"epoch": epoch}
+    if ignored is not None:
+        row |= {"ignored": ignored, "certain_foreground": foreground}
+    text = make(rs_start=5).warning(row)
+    assert bool(text) == warned
+    if warned:
+        assert f"ignores {ignored:.0%}" in text
+        assert "rs_start 5" in text
+
+
 def test_wrong_settings_are_explained():
     with pytest.raises(UserError, match="Did you mean 'first_threshold'"):
         check_settings("recurseed", {"scg": {"first_treshold": 0.3}}, "here")

@@ -178,6 +178,8 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
             _write_rows(job.out / "history.csv", history)
             _write_rows(job.out / "watch.csv", watched)
             note(f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f}, {row['seconds']:.1f} s")
+            if warning := method.warning(row):
+                note(f"Warning: {warning}")
     if world.first:
         _finish(job, mark, world, ema.module if ema else method, history, device, dtype)
 

@@ -81,6 +81,10 @@ class Learner(nn.Module, ABC):
     def after_step(self) -> None:
         """Called after each optimiser step, for an EMA teacher or a memory."""
 
+    def warning(self, row: dict) -> str:
+        """What to say of an epoch, given its row of history.csv; empty: nothing is wrong."""
+        return ""
+
     def memory(self) -> dict:
         """What is kept between steps beside the weights, for the checkpoint."""
         return {}

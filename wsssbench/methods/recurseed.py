@@ -30,6 +30,10 @@ from wsssbench.refinement.certain_filter import certain_filter, check_limits, sh
 from wsssbench.schema import build
 from wsssbench.settings import keyword_settings
 
+# shares of the pixels; healthy trainings ignore 10 to 35 % and have 20 to 40 % of objects
+MOST_IGNORED = 0.8
+LEAST_FOREGROUND = 0.01
+
 
 @dataclass(frozen=True)
 class Target:
@@ -193,6 +197,19 @@ class RecurSeed(Method):
             stride=stride,
             scg=self.scg,
             pamr=self.pamr,
+        )
+
+    def warning(self, row: dict) -> str:
+        """Whether the recursion has lost its seeds: hardly a pixel is certain, or none a class."""
+        if row["epoch"] < self.rs_start:
+            return ""
+        ignored, foreground = row["ignored"], row["certain_foreground"]
+        if ignored < MOST_IGNORED and foreground > LEAST_FOREGROUND:
+            return ""
+        return (
+            f"the certain filter ignores {ignored:.0%} of the pixels and calls {foreground:.1%} an "
+            "object; such a RecurSeed seldom recovers. Start it later than at rs_start "
+            f"{self.rs_start}, when loss_cls is lower, or lower train.lr, w_seg or certain."
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -31,8 +31,9 @@ from wsssbench.files import atomic, read_json, write_json, write_text
 from wsssbench.methods.segmentation import Segmentation
 from wsssbench.models import weights_hash
 from wsssbench.multistage import CRF, SEED, SEGMENT, TRUTH, masks_dir
+from wsssbench.multistage_params import PufSettings
 from wsssbench.parallel import cpus, in_threads, silent
-from wsssbench.params import ModelSettings, Profile, PufSettings
+from wsssbench.params import ModelSettings, Profile
 from wsssbench.plan import code_hash, roots_of
 from wsssbench.progress import note, progress
 from wsssbench.refinement.pamr import one_thread
