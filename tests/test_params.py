@@ -47,6 +47,7 @@ def test_values_and_defaults(tmp_path):
         ({"pseudo_masks": {"flip": "yes"}}, "flip: expected true or false"),
         ({"grid": {"experiments": ["cma"]}}, "Did you mean 'cam'"),
         ({"grid": {"multi_stage": ["cma"]}}, "grid.multi_stage: Unknown experiment 'cma'. Did you"),
+        ({"report": {"figures": ["cma"]}}, "report.figures: Unknown experiment 'cma'. Did you"),
         ({"grid": {"upper_bound": ["0"]}}, "upper_bound[0]: expected a whole number, got '0'"),
         ({"experiments": {"supervised": {"method": "cam"}}}, "'supervised' is the name of the run"),
         ({"segment": {"masks": "rw+crt"}}, "masks: Unknown value 'rw+crt'. Did you mean 'rw+crf'"),

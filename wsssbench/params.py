@@ -267,6 +267,11 @@ def load(path: str | Path = "params.yaml") -> Profile:
             raise UserError(
                 f"{path}: grid.experiments: {unknown('experiment', name, profile.experiments)}"
             )
+    for name in profile.report.figures:
+        if name not in profile.experiments:
+            raise UserError(
+                f"{path}: report.figures: {unknown('experiment', name, profile.experiments)}"
+            )
     for name in profile.grid.multi_stage:
         if name not in profile.grid.experiments:
             raise UserError(

@@ -30,9 +30,19 @@ class TableSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What the report shows."""
+    """What the report shows.
+
+    Attributes:
+        title: headline, by default the profile's name.
+        note: a paragraph below it.
+        gallery: number of worst and of best images per experiment and split.
+        figures: experiments of the figures, where all of a large grid would hide one another;
+            empty: all. Tables hold every experiment, and figures of `tables` their own rows.
+        tables: tables of chosen rows.
+    """
 
     title: str = ""
     note: str = ""
     gallery: int = 4
+    figures: tuple[str, ...] = ()
     tables: tuple[TableSettings, ...] = ()

@@ -137,6 +137,15 @@ def test_the_same_runs_give_the_same_files(page, fake, tmp_path):
         assert path.read_bytes() == other.read_bytes(), path.name
 
 
+def test_figures_of_chosen_experiments(fake, tmp_path):
+    page = report(fake, tmp_path, shown=["cam"], gallery=0)
+    assert "All other figures are drawn for cam." in check(page)
+    drawn = {path.stem for path in (page.parent / "figures").iterdir()}
+    assert {"thresholds_train", "classes_cam_train"} <= drawn
+    assert "classes_cam-sharp_train" not in drawn
+    assert {"cam", "cam-sharp"} <= set(pd.read_csv(page.parent / "tables/main.csv").experiment)
+
+
 def test_a_report_of_nothing(tmp_path):
     page = report({"runs": tmp_path / "no", "data": tmp_path / "no"}, tmp_path / "out")
     text = check(page)

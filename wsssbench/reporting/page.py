@@ -36,6 +36,7 @@ def build(
     title: str = "",
     note: str = "",
     gallery: int = 4,
+    shown: Sequence[str] = (),
     tables: Sequence[Mapping[str, Any]] = (),
     published: Mapping[str, str] | None = None,
     figures: pd.DataFrame | None = None,
@@ -56,6 +57,7 @@ def build(
         title: headline, by default the profile's name.
         note: a paragraph below it.
         gallery: number of worst and of best images per experiment and split.
+        shown: experiments of the figures, by default all; the tables hold every one.
         tables: tables of chosen rows, see `ablations`.
         published: {experiment: published method} where it is not that of the method's name.
         figures: published figures, by default those of the package; asides are left out.
@@ -76,10 +78,12 @@ def build(
     figures = published_figures(figures)
     status = published_status() if status is None else status
     chosen = ablations(every, tables)
+    seen = [run for run in every if not shown or run.experiment in (*shown, UPPER_BOUND)]
+    own = [run for run in seen if not run.later]
     drawn = {drawing: _svg(drawing)
-             for drawing in [*drawings(runs, chosen, every), *stage_drawings(every)]}  # fmt: skip
+             for drawing in [*drawings(own, chosen, every), *stage_drawings(seen)]}  # fmt: skip
     asked = [(table.title, ablation_table(table, every, figures, names)) for table in chosen]
-    parts = sections(runs, drawn, figures, status, names, asked, every)
+    parts = sections(runs, drawn, figures, status, names, asked, every, shown)
     place = [part.key for part in parts].index("published")
     left = PAGE_BYTES - _size(parts)
     parts.insert(place, gallery_section(runs, data_root, gallery, left))

@@ -43,6 +43,10 @@ KINDS = (
     "no training of its own. Where experiments meet in figures, each is shown with its main kind, "
     "the first one in the column maps above."
 )
+FIGURES = (
+    "Tables hold every experiment, figures of chosen rows their own. All other figures are drawn "
+    "for"
+)
 ABLATIONS = (
     "Rows that the profile asks for. Scores at the threshold that is best on the training masks "
     "(oracle), as papers print them, stand first, and those at the protocol's threshold beside."
@@ -88,6 +92,7 @@ def sections(
     names: Mapping[str, str],
     ablations: Sequence[tuple[str, Table]] = (),
     every: Sequence[Run] = (),
+    shown: Sequence[str] = (),
 ) -> list[Section]:
     """All parts but the gallery.
 
@@ -99,6 +104,7 @@ def sections(
         names: {experiment: published method}.
         ablations: titles and tables of chosen rows; each gets a part of its own.
         every: all runs, those of later stages included; `runs` holds the others.
+        shown: experiments of the figures, where these are not all.
     """
 
     def pictures(key: str) -> list[tuple[str, bool]]:
@@ -118,6 +124,8 @@ def sections(
     ]  # fmt: skip
     missing = origins.missing_table(list(every or runs))
     scores = [SCORES, ORACLE] + ([KINDS] if any(not run.main for run in runs) else [])
+    if shown:
+        scores.append(f"{FIGURES} {', '.join(shown)}.")
     training = {"watch": WATCH, "pixel_shares": SHARES}
     said = [text for name, text in training.items()
             if any(drawing.name.startswith(name) for drawing in drawn)]  # fmt: skip

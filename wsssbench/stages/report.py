@@ -38,6 +38,7 @@ def report(profile: Profile) -> Path:
         title=profile.report.title,
         note=profile.report.note,
         gallery=profile.report.gallery,
+        shown=[name for name in profile.report.figures if name in chosen],
         tables=_tables(profile),
         upper_bound=profile.grid.upper_bound,
         upper_bound_kinds=later_kinds_of(profile, UPPER_BOUND),
