@@ -30,7 +30,7 @@ from wsssbench.refinement.certain_filter import certain_filter, check_limits, sh
 from wsssbench.schema import build
 from wsssbench.settings import keyword_settings
 
-# shares of the pixels; healthy trainings ignore 10 to 35 % and have 20 to 40 % of objects
+# shares of the pixels; healthy trainings ignore 6 to 35 % and call 10 to 42 % an object
 MOST_IGNORED = 0.8
 LEAST_FOREGROUND = 0.01
 
