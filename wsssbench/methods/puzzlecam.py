@@ -37,8 +37,8 @@ class PuzzleCAM(Method):
         schedule: share of the steps in which the weight rises from 0 to alpha; 0: it is alpha.
         level: compare raw scores (`feature`) or maps divided by their maximum (`cam`).
         re_loss, re_mask: form of the reconstruction loss, see `reconstruction`.
-        release_start: start the classifier He-normal as the release does; False: as CAM's, about
-            2.4 times smaller, whose noise a short training gets rid of (docs/findings.md).
+        release_start: start the classifier He-normal as the release does; False: as CAM's,
+            about 2.4 times smaller, from which a short training learns faster (docs/findings.md).
         merge: how views become one map, see `multiscale.merge_views`.
         scg, pamr: keys of `ScgSettings` and `PamrSettings` that differ from the defaults.
     """

@@ -43,7 +43,7 @@ class SEAM(Method):
         dropout: channel dropout before the classifier.
         w_min, w_er, w_ecr: weights of the losses beside `cls` (release: all 1).
         release_start: start the classifier Xavier-uniform as the release does; False: as CAM's,
-            about 2.4 times smaller, whose noise a short training gets rid of (docs/findings.md).
+            about 2.4 times smaller, from which a short training learns faster (docs/findings.md).
         merge: how views become one map, see `multiscale.merge_views`.
         pamr: keys of `PamrSettings` that differ from the defaults, for maps refined once.
     """
