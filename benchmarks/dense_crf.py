@@ -12,18 +12,14 @@ thread, and so does ours on the CPU. Where there is a GPU, ours runs there as we
 """
 
 import argparse
-import ctypes
-import os
-import re
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from measuring import clock, conditions, with_peak_memory
 from torch import Tensor
 
 from wsssbench.refinement.dense_crf import PARAMETER_SETS, dense_crf, unary_from_scores
@@ -39,8 +35,6 @@ COLUMNS = [
 ]
 AGREEMENT = 0.999  # share of pixels
 MISSING = "pydensecrf is not installed: no figures of the library. `pip install pydensecrf2`"
-STATUS = Path("/proc/self/status")  # Linux: VmRSS is the memory in use, VmHWM its peak
-RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 def draw(size: tuple[int, int], labels: int) -> tuple[Tensor, Tensor]:
@@ -99,31 +93,6 @@ def compare(name: str, labels: int, device: torch.device, options: argparse.Name
     return row
 
 
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def with_peak_memory(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    """The result and the MB needed on top of what was in use before; NaN where unknown."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        return run(), (torch.cuda.max_memory_allocated() - before) / 1e6
-    if not os.access(RESET_PEAK, os.W_OK):
-        return run(), float("nan")
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)  # what earlier calls left behind would hide what this one needs
-    RESET_PEAK.write_text("5")
-    before = status_mb("VmRSS")
-    return run(), status_mb("VmHWM") - before
-
-
-def status_mb(key: str) -> float:
-    return int(re.search(rf"{key}:\s+(\d+)", STATUS.read_text())[1]) * 1024 / 1e6
-
-
 def main(arguments: list[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--height", type=int, default=375)
@@ -144,8 +113,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     formats = ("", "", ".3f", ".3f", ".2f", ".0f", ".0f", ".2f")
     print(table.to_markdown(index=False, floatfmt=formats))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"PyTorch {torch.__version__}. Load averages {load}.")
+    print(conditions())
     if not DenseCRF2D:
         print(MISSING)
     if options.json:

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from measuring import conditions
 
 from wsssbench.parallel import cpus
 from wsssbench.refinement.certain_filter import certain_filter
@@ -124,9 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
         cv2.setNumThreads(threads)
     table = table.rename_axis("maps")
     print(table.to_markdown(floatfmt=".2f"))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     pool = min(options.images, cpus())
-    print(f"\nSame labels as the loop. Pool of {pool} threads. Load averages {load}.")
+    print(f"\nSame labels as the loop. Pool of {pool} threads. {conditions()}")
     return table
 
 

@@ -12,14 +12,13 @@ on a GPU where there is one, else on the CPU.
 """
 
 import argparse
-import os
 import statistics
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
+from measuring import clock, conditions
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -58,13 +57,6 @@ def settle(method: PMM, images: Tensor) -> None:
     method.eval()
 
 
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-@torch.inference_mode()
 def main(arguments: list[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="mobilenet_v2")
@@ -101,7 +93,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
             start = clock(device)
             found.append(run())
             times[name].append((clock(device) - start) / options.batch)
-        difference = float((found[0] - found[1]).abs().max())
+        difference = float((found[0] - found[1]).detach().abs().max())
         if difference > AGREEMENT:
             raise SystemExit(f"The maps differ by {difference:.1e}.")
     seconds = {name: statistics.median(values) for name, values in times.items()}
@@ -109,12 +101,10 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     table = pd.DataFrame({"way": seconds.keys(), "s per image": seconds.values()})
     table["times faster"] = seconds["one by one"] / table["s per image"]
     print(table.to_markdown(index=False, floatfmt=".3f"))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
         f"{options.backbone}, {options.height}×{options.width}, {windows} windows of "
         f"{options.size}, mirrored too, batch {options.batch}, {device.type}; largest difference "
-        f"{difference:.1e}. PyTorch {torch.__version__}, {torch.get_num_threads()} threads. Load "
-        f"averages {load}."
+        f"{difference:.1e}. {conditions()}"
     )
     if options.json:
         table.to_json(options.json, orient="records", indent=1)

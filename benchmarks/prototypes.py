@@ -11,14 +11,13 @@ in turns, its time.
 """
 
 import argparse
-import os
 import statistics
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from refinement import clock, with_peak_memory
+from measuring import clock, conditions, with_peak_memory
 from torch import Tensor
 
 from wsssbench.methods.sipe import soft_iou
@@ -102,11 +101,9 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
             rows.append(compare(name, runs, both, device, options.repeats))
     table = pd.DataFrame(rows)
     print(table.to_markdown(index=False, floatfmt=("", "", ".0f", ".0f", ".1e", ".0f", ".0f")))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
         f"{options.images} images, {options.classes} classes, {options.grid}×{options.grid} × "
-        f"{options.channels}. PyTorch {torch.__version__}, {torch.get_num_threads()} threads. "
-        f"Load averages {load}."
+        f"{options.channels}. {conditions()}"
     )
     if options.json:
         table.to_json(options.json, orient="records", indent=1)

@@ -14,9 +14,7 @@ one thread, unless OMP_NUM_THREADS says more, and on a GPU where there is one.
 
 import argparse
 import os
-import re
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from measuring import clock, conditions, with_peak_memory
 from torch import Tensor
 
 from wsssbench.refinement import random_walk
@@ -32,8 +31,6 @@ from wsssbench.refinement.pairs import directions, path_cells
 
 AGREEMENT = 2e-4  # the repeated squares drift
 BETA = 10
-STATUS = Path("/proc/self/status")  # Linux: VmRSS is the memory in use, VmHWM its peak
-RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 def draw(classes: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -81,21 +78,16 @@ def measure(height: int, width: int, options: argparse.Namespace, device: torch.
     def ours() -> Tensor:
         return random_walk(maps, boundary, beta=BETA, **steps)
 
-    walked, ours_mb, first = timed(ours, device)
-    repeated = [timed(ours, device)[2] for _ in range(options.repeats)]
-    ours_ms = statistics.median(repeated or [first])
+    def dense() -> Tensor:
+        return dense_walk(maps, boundary, **steps)
+
+    walked, ours_mb, ours_ms = measured(ours, options.repeats, device)
     dense_ms = dense_mb = difference = float("nan")
     if height * width <= options.dense_pixels:
-        expected, dense_mb, first = timed(lambda: dense_walk(maps, boundary, **steps), device)
+        expected, dense_mb, dense_ms = measured(dense, options.dense_repeats, device)
         difference = float((walked - expected).abs().max())
         if not difference <= AGREEMENT:
             raise SystemExit(f"{height}×{width}: the results differ by {difference:.1e}.")
-        del expected
-        repeated = [
-            timed(lambda: dense_walk(maps, boundary, **steps), device)[2]
-            for _ in range(options.dense_repeats)
-        ]
-        dense_ms = statistics.median(repeated or [first])
     return {
         "map": f"{height}×{width}, {options.classes} classes",
         "device": device.type,
@@ -108,28 +100,18 @@ def measure(height: int, width: int, options: argparse.Namespace, device: torch.
     }
 
 
-def timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float, float]:
-    """Result, MB needed on top of what was in use before (NaN where unknown), ms."""
-    gpu, told = device.type == "cuda", os.access(RESET_PEAK, os.W_OK)
-    if gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() / 1e6
-    elif told:
-        RESET_PEAK.write_text("5")
-        before = status_mb("VmRSS")
-    start = time.perf_counter()
-    result = run()
-    if gpu:
-        torch.cuda.synchronize()
-    duration = 1000 * (time.perf_counter() - start)
-    if gpu:
-        return result, torch.cuda.max_memory_allocated() / 1e6 - before, duration
-    return result, status_mb("VmHWM") - before if told else float("nan"), duration
+def measured(
+    run: Callable[[], Tensor], repeats: int, device: torch.device
+) -> tuple[Tensor, float, float]:
+    """Result and MB of a first call; ms, the median of the repeated ones (none: of the first)."""
 
+    def timed(call: Callable) -> tuple:
+        start = clock(device)
+        return call(), 1000 * (clock(device) - start)
 
-def status_mb(key: str) -> float:
-    return int(re.search(rf"{key}:\s+(\d+)", STATUS.read_text())[1]) * 1024 / 1e6
+    (result, memory), first = timed(lambda: with_peak_memory(run, device))
+    repeated = [timed(run)[1] for _ in range(repeats)]
+    return result, memory, statistics.median(repeated or [first])
 
 
 def sides(text: str) -> tuple[int, int]:
@@ -157,8 +139,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     formats = ("", "", ".1f", ".1f", ".1f", ".0f", ".0f", ".1e")
     print(table.to_markdown(index=False, floatfmt=formats))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads. Load averages {load}.")
+    print(conditions())
     if options.json:
         table.to_json(options.json, orient="records", indent=1)
     return table

@@ -10,13 +10,12 @@ taken in turns; on a GPU where there is one, else on the CPU.
 """
 
 import argparse
-import os
 import statistics
-import time
 from pathlib import Path
 
 import pandas as pd
 import torch
+from measuring import clock, conditions
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -73,12 +72,6 @@ def step(method: RecurSeed, batch: dict, device: torch.device) -> float:
     return clock(device) - started
 
 
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def main(arguments: list[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="mobilenet_v2")
@@ -123,11 +116,9 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     plain = ["plain, one pass"] * 2 + ["plain, two passes"] * 2
     table["over plain"] = [f"{seconds[n] / seconds[p] - 1:+.0%}" for n, p in zip(seconds, plain)]
     print(table.to_markdown(index=False, floatfmt=".0f"))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
         f"{options.backbone}, crop {options.crop}, batch {options.batch}, decoder width "
-        f"{options.decoder_width}, {device.type}. PyTorch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads. Load averages {load}."
+        f"{options.decoder_width}, {device.type}. {conditions()}"
     )
     if options.json:
         table.to_json(options.json, orient="records", indent=1)

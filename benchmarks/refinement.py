@@ -11,10 +11,7 @@ turns, its time. On the CPU, and on a GPU where there is one.
 """
 
 import argparse
-import os
-import re
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +19,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from measuring import clock, conditions, with_peak_memory
 from torch import Tensor
 
 from wsssbench.refinement import pamr, scg
 
 AGREEMENT = 1e-4
-STATUS = Path("/proc/self/status")  # Linux: VmRSS is the memory in use, VmHWM its peak
-RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -177,29 +173,6 @@ def compare(case: Case, device: torch.device, repeats: int) -> dict[str, str | f
     }
 
 
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def with_peak_memory(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    """The result and the MB needed on top of what was in use before; NaN where unknown."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        return run(), (torch.cuda.max_memory_allocated() - before) / 1e6
-    if not os.access(RESET_PEAK, os.W_OK):
-        return run(), float("nan")
-    RESET_PEAK.write_text("5")
-    before = status_mb("VmRSS")
-    return run(), status_mb("VmHWM") - before
-
-
-def status_mb(key: str) -> float:
-    return int(re.search(rf"{key}:\s+(\d+)", STATUS.read_text())[1]) * 1024 / 1e6
-
-
 def main(arguments: list[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1)
@@ -219,8 +192,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     formats = ("", "", ".1f", ".1f", ".1f", ".0f", ".0f", ".1e")
     print(table.to_markdown(index=False, floatfmt=formats))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads. Load averages {load}.")
+    print(conditions())
     if options.json:
         table.to_json(options.json, orient="records", indent=1)
     return table

@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 import pandas as pd
+from measuring import conditions
 from PIL import Image
 
 from wsssbench.evaluation import ThresholdSweep, evaluate_maps
@@ -168,8 +169,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
         looped = names[: options.loop_images]
         table = compare(root, names, looped, thresholds, options)
     print(table.to_string(float_format="{:.2f}".format))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"Loop on {len(looped)} of {len(names)} images: same counts. Load averages {load}.")
+    print(f"Loop on {len(looped)} of {len(names)} images: same counts. {conditions()}")
     return table
 
 

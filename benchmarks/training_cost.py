@@ -15,15 +15,14 @@ With one thread on a CPU, time is the process's own: other programs do not count
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import torch
+from measuring import clock, conditions, with_peak_memory
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -33,11 +32,11 @@ from wsssbench.methods import METHODS, Method, Progress, build, settings_of
 
 LAST = 10_000  # an epoch behind every start epoch
 PLAIN = "cam"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ROWS = {name: (name, {}) for name in METHODS} | {
     f"recurseed+{mixer}": ("recurseed", {"mix": {"mixer": mixer}})
     for mixer in ("classmix", "edgepredictmix")
 }
-STATUS = Path("/proc/self/status")  # Linux: VmHWM is the peak of the memory in use
 
 
 @dataclass
@@ -53,8 +52,7 @@ class Run:
         """One training step; the rate is 0, so every step meets the same weights."""
         self.method.train()
         self.optimizer.zero_grad(set_to_none=True)
-        device = self.batch["image"].device.type
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with autocast():
             at = Progress(LAST, LAST, LAST - 1, LAST, self.generator)
             losses = self.method(self.batch, at)
         torch.stack([value.float() for value in losses.values()]).sum().backward()
@@ -65,9 +63,12 @@ class Run:
         """Maps of the first image, of its labels."""
         self.method.eval()
         image, label = self.batch["image"][:1], self.batch["label"][:1] > 0
-        device = image.device.type
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, device == "cuda"):
+        with torch.inference_mode(), autocast():
             self.method.infer(image, lambda _: label)
+
+
+def autocast() -> torch.autocast:
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda")
 
 
 def make_run(row: str, options: argparse.Namespace) -> Run:
@@ -76,22 +77,21 @@ def make_run(row: str, options: argparse.Namespace) -> Run:
     Raises:
         UserError: the method does not take this backbone, crop or batch.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     name, settings = ROWS[row]
     if "decoder_width" in settings_of(name):
         settings = {**settings, "decoder_width": options.decoder_width}
     backbone = models.build(options.backbone, output_stride=options.output_stride)
     method = build(name, backbone, options.classes, settings)
-    method = method.to(device, memory_format=torch.channels_last)
+    method = method.to(DEVICE, memory_format=torch.channels_last)
     parameters = [p for group in method.parameter_groups().values() for p in group]
     optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9)
-    run = Run(method, optimizer, make_batch(options, device), torch.Generator(device))
+    run = Run(method, optimizer, make_batch(options), torch.Generator(DEVICE))
     run.step()
     return run
 
 
-def make_batch(options: argparse.Namespace, device: torch.device) -> dict:
+def make_batch(options: argparse.Namespace) -> dict:
     """Smooth noise with two labels per image."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(
@@ -104,26 +104,15 @@ def make_batch(options: argparse.Namespace, device: torch.device) -> dict:
     labels[rows, rows % options.classes] = 1
     labels[rows, (3 * rows + 1) % options.classes] = 1
     valid = torch.ones(options.batch, options.crop, options.crop, dtype=torch.bool)
-    batch: dict[str, Tensor | list[str]] = {"label": labels.to(device), "valid": valid.to(device)}
-    batch["image"] = images.to(device, memory_format=torch.channels_last)
+    batch: dict[str, Tensor | list[str]] = {"label": labels.to(DEVICE), "valid": valid.to(DEVICE)}
+    batch["image"] = images.to(DEVICE, memory_format=torch.channels_last)
     return {**batch, "id": [str(row) for row in range(options.batch)]}
 
 
 def peak_mb(row: str, options: argparse.Namespace) -> float:
     """Peak memory of two steps above what the process needed before, in MB."""
     nn.Conv2d(3, 8, 3)(torch.randn(1, 3, 8, 8)).sum().backward()  # the first one loads libraries
-    before = used_mb()
-    make_run(row, options).step()
-    return used_mb() - before
-
-
-def used_mb() -> float:
-    """Most memory in use so far: of the GPU's tensors, else of the process; NaN where unknown."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    if not STATUS.exists():
-        return float("nan")
-    return int(re.search(r"VmHWM:\s+(\d+)", STATUS.read_text())[1]) * 1024 / 1e6
+    return with_peak_memory(lambda: make_run(row, options).step(), DEVICE)[1]
 
 
 def peak_elsewhere(row: str, arguments: list[str]) -> float:
@@ -134,11 +123,10 @@ def peak_elsewhere(row: str, arguments: list[str]) -> float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def clock() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+def seconds() -> float:
+    """With one thread on a CPU those of this process alone."""
+    alone = DEVICE.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if alone else clock(DEVICE)
 
 
 def measure(runs: dict[str, Run], repeats: int) -> pd.DataFrame:
@@ -147,9 +135,9 @@ def measure(runs: dict[str, Run], repeats: int) -> pd.DataFrame:
     for number in range(repeats + 1):
         for row, run in runs.items():
             for part in ("step", "maps"):
-                started = clock()
+                started = seconds()
                 getattr(run, part)()
-                found.append((row, number, part, clock() - started))
+                found.append((row, number, part, seconds() - started))
     times = pd.DataFrame(found, columns=["method", "round", "part", "s"])
     return times[times["round"] > 0]
 
@@ -198,11 +186,10 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame | None:
         print(table.to_csv(float_format="%.4g"), end="")
         return table
     print(table.to_markdown(floatfmt=("", ".1f", ".2f", ".1f", ".2f", ".0f", ".2f")))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
         f"{options.backbone}, crop {options.crop}, batch {options.batch}, decoder width "
-        f"{options.decoder_width}, {runs[PLAIN].batch['image'].device.type}. PyTorch "
-        f"{torch.__version__}, {torch.get_num_threads()} threads. Load averages {load}."
+        f"{options.decoder_width}, {DEVICE.type}. "
+        f"{conditions()}"
     )
     return table
 

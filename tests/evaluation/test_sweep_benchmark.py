@@ -1,22 +1,11 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
+import threshold_sweep as benchmark
 
 TINY = ["--images=5", "--height=48", "--width=64", "--classes=6", "--thresholds=4"]
 TINY += ["--loop-images=3", "--repeats=1"]
 
 
-@pytest.fixture
-def benchmark():
-    path = Path(__file__).parents[2] / "benchmarks" / "threshold_sweep.py"
-    spec = importlib.util.spec_from_file_location("threshold_sweep_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_prints_times_beside_decoding_and_the_loop(benchmark, capsys):
+def test_prints_times_beside_decoding_and_the_loop(capsys):
     table = benchmark.main(TINY)
     assert (table["ms_per_image"] > 0).all()
     assert table["times_decoding"].iloc[0] == 1
@@ -26,7 +15,7 @@ def test_prints_times_beside_decoding_and_the_loop(benchmark, capsys):
     assert "Loop on 3 of 5 images: same counts" in printed
 
 
-def test_a_difference_between_sweep_and_loop_stops_it(benchmark, monkeypatch):
+def test_a_difference_between_sweep_and_loop_stops_it(monkeypatch):
     real = benchmark.straightforward
     monkeypatch.setattr(benchmark, "straightforward", lambda *args: real(*args) + 1)
     with pytest.raises(SystemExit, match="differ"):

@@ -1,24 +1,10 @@
-import importlib.util
-import sys
-from pathlib import Path
-
-import pytest
+import training_cost as benchmark
 
 TINY = ["--crop=32", "--batch=2", "--decoder-width=8", "--repeats=1", "--classes=3",
         "--output-stride=8"]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    path = Path(__file__).parents[2] / "benchmarks" / "training_cost.py"
-    spec = importlib.util.spec_from_file_location("training_cost", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_prints_a_row_per_method_beside_cam(benchmark, monkeypatch, capsys):
+def test_prints_a_row_per_method_beside_cam(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "peak_elsewhere", lambda row, arguments: 2.0)
     rows = ["recurseed+classmix", "ssss"]
     table = benchmark.main([*TINY, "--methods", *rows])
@@ -28,7 +14,7 @@ def test_prints_a_row_per_method_beside_cam(benchmark, monkeypatch, capsys):
     assert "recurseed+classmix" in capsys.readouterr().out
 
 
-def test_every_loss_acts(benchmark):
+def test_every_loss_acts():
     """The progress that is given lies behind every start epoch."""
     options = benchmark.parse([*TINY])
     run = benchmark.make_run("recurseed+edgepredictmix", options)
@@ -36,5 +22,5 @@ def test_every_loss_acts(benchmark):
     assert {"cls", "rec", "seg", "rec_mix"} <= set(run.method.losses(run.batch, at))
 
 
-def test_memory_is_that_of_a_process_of_its_own(benchmark):
+def test_memory_is_that_of_a_process_of_its_own():
     assert benchmark.peak_elsewhere("cam", TINY) > 0

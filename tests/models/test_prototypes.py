@@ -1,24 +1,14 @@
 """Prototypes and re-activation: by hand, against a materialising transcription, memory."""
 
-import importlib.util
-from pathlib import Path
-
+import prototypes as benchmark
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measuring import with_peak_memory
 
 from wsssbench.models.prototypes import SideFeatures, prototypes, reactivate, winner
-
-
-def benchmark(monkeypatch):
-    folder = Path(__file__).parents[2] / "benchmarks"
-    monkeypatch.syspath_prepend(folder)
-    spec = importlib.util.spec_from_file_location("prototypes_benchmark", folder / "prototypes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_three_pixels_by_hand():
@@ -81,18 +71,15 @@ def test_side_features(images):
     assert all((layer.weight.grad == 0).all() for layer in side.layers)
 
 
-def test_peak_memory_at_the_size_of_voc(monkeypatch):
+def test_peak_memory_at_the_size_of_voc():
     """21 channels, 32×32 positions, 768 features, forward and backward: 200 MiB for 16 images."""
-    module, device = benchmark(monkeypatch), torch.device("cpu")
-    features, seeds = module.draw(4, 21, 32, 768, torch.Generator().manual_seed(0))
-    _, mb = module.with_peak_memory(lambda: module.ours(features, seeds), device)
+    features, seeds = benchmark.draw(4, 21, 32, 768, torch.Generator().manual_seed(0))
+    _, mb = with_peak_memory(lambda: benchmark.ours(features, seeds), torch.device("cpu"))
     assert not mb > 200 / 4 * 2**20 / 1e6  # NaN where the system does not tell
 
 
-def test_benchmark_compares_equal_results(monkeypatch, capsys):
-    table = benchmark(monkeypatch).main(
-        ["--images=2", "--classes=3", "--grid=6", "--channels=8", "--repeats=1"]
-    )
+def test_benchmark_compares_equal_results(capsys):
+    table = benchmark.main(["--images=2", "--classes=3", "--grid=6", "--channels=8", "--repeats=1"])
     assert (table["largest_difference"] < 1e-5).all()
     assert "prototypes" in capsys.readouterr().out
 

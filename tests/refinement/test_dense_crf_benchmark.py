@@ -1,20 +1,11 @@
-import importlib.util
 import json
-from pathlib import Path
 
+import dense_crf as benchmark
+import measuring
 import pytest
 import torch
 
 TINY = ["--height=20", "--width=26", "--labels", "3", "2", "--sets=psa", "--repeats=1"]
-
-
-@pytest.fixture
-def benchmark():
-    path = Path(__file__).parents[2] / "benchmarks" / "dense_crf.py"
-    spec = importlib.util.spec_from_file_location("dense_crf_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class SameAsOurs:
@@ -45,9 +36,7 @@ class Other(SameAsOurs):
         return super().inference(iterations)[::-1]
 
 
-def test_prints_and_writes_a_row_per_set_and_number_of_labels(
-    benchmark, monkeypatch, tmp_path, capsys
-):
+def test_prints_and_writes_a_row_per_set_and_number_of_labels(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(benchmark, "DenseCRF2D", SameAsOurs)
     table = benchmark.main([*TINY, f"--json={tmp_path / 'figures.json'}"])
     assert list(table["case"][:2]) == ["psa, 3 labels", "psa, 2 labels"]
@@ -60,7 +49,7 @@ def test_prints_and_writes_a_row_per_set_and_number_of_labels(
     assert [row["case"] for row in rows] == list(table["case"])
 
 
-def test_says_that_the_library_is_missing(benchmark, monkeypatch, capsys):
+def test_says_that_the_library_is_missing(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "DenseCRF2D", None)
     table = benchmark.main(TINY)
     assert benchmark.MISSING in capsys.readouterr().out
@@ -68,12 +57,12 @@ def test_says_that_the_library_is_missing(benchmark, monkeypatch, capsys):
     assert (table["ours_s"] > 0).all()
 
 
-def test_other_labels_stop_it(benchmark, monkeypatch):
+def test_other_labels_stop_it(monkeypatch):
     monkeypatch.setattr(benchmark, "DenseCRF2D", Other)
     with pytest.raises(SystemExit, match="labels differ"):
         benchmark.main(TINY)
 
 
-def test_memory_is_unknown_where_the_system_does_not_tell(benchmark, monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark, "RESET_PEAK", tmp_path / "none")
+def test_memory_is_unknown_where_the_system_does_not_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "RESET_PEAK", tmp_path / "none")
     assert benchmark.main(TINY)["ours_mb"][:2].isna().all()

@@ -1,22 +1,11 @@
-import importlib.util
-from pathlib import Path
-
 import cv2
+import edge_prediction as benchmark
 import pytest
 
 TINY = ["--images=3", "--size=40", "--loop-images=2", "--repeats=1"]
 
 
-@pytest.fixture
-def benchmark():
-    path = Path(__file__).parents[2] / "benchmarks" / "edge_prediction.py"
-    spec = importlib.util.spec_from_file_location("edge_prediction_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_prints_times_beside_those_of_the_loop(benchmark, capsys):
+def test_prints_times_beside_those_of_the_loop(capsys):
     threads = cv2.getNumThreads()
     table = benchmark.main(TINY)
     assert list(table.index) == ["smooth", "little noise", "much noise", "only noise"]
@@ -27,7 +16,7 @@ def test_prints_times_beside_those_of_the_loop(benchmark, capsys):
     assert cv2.getNumThreads() == threads
 
 
-def test_a_difference_from_the_loop_stops_it(benchmark, monkeypatch):
+def test_a_difference_from_the_loop_stops_it(monkeypatch):
     real = benchmark.straightforward
     monkeypatch.setattr(benchmark, "straightforward", lambda *args: real(*args) ^ 1)
     with pytest.raises(SystemExit, match="differ"):

@@ -1,22 +1,13 @@
-import importlib.util
 import json
-from pathlib import Path
 
+import measuring
 import pytest
+import random_walk as benchmark
 
 TINY = ["--size", "6x9", "3x12", "--classes=2", "--repeats=1", "--dense-pixels=40"]
 
 
-@pytest.fixture
-def benchmark():
-    path = Path(__file__).parents[2] / "benchmarks" / "random_walk.py"
-    spec = importlib.util.spec_from_file_location("random_walk_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_prints_and_writes_a_row_per_size(benchmark, tmp_path, capsys):
+def test_prints_and_writes_a_row_per_size(tmp_path, capsys):
     table = benchmark.main([*TINY, f"--json={tmp_path / 'figures.json'}"])
     assert list(table["map"][:2]) == ["6×9, 2 classes", "3×12, 2 classes"]
     assert (table["ours_ms"] > 0).all()
@@ -27,13 +18,13 @@ def test_prints_and_writes_a_row_per_size(benchmark, tmp_path, capsys):
     assert [row["map"] for row in rows] == list(table["map"])
 
 
-def test_a_difference_stops_it(benchmark, monkeypatch):
+def test_a_difference_stops_it(monkeypatch):
     real = benchmark.dense_walk
     monkeypatch.setattr(benchmark, "dense_walk", lambda *args, **steps: real(*args, **steps) + 1)
     with pytest.raises(SystemExit, match="differ"):
         benchmark.main(TINY)
 
 
-def test_memory_is_unknown_where_the_system_does_not_tell(benchmark, monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark, "RESET_PEAK", tmp_path / "none")
+def test_memory_is_unknown_where_the_system_does_not_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "RESET_PEAK", tmp_path / "none")
     assert benchmark.main(TINY)["ours_mb"][:2].isna().all()
