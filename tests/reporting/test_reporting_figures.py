@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from make_runs import of
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from wsssbench.reporting import class_figures, figures
 from wsssbench.reporting.drawings import drawings
@@ -96,6 +98,19 @@ def test_protocol_and_oracle_are_marked_on_the_curve():
     points = [line.get_xydata()[0].tolist() for line in upper.lines if line.get_marker() in "oD"]
     assert points == [[0.5, pytest.approx(55.0)], [0.4, pytest.approx(60.0)]]
     figures.threshold_curves(sweep, marks[["experiment", "threshold"]], "t")
+
+
+def test_a_long_title_goes_on_in_a_second_line():
+    sweep = pd.DataFrame({"experiment": "cam", "threshold": [0.2, 0.4], "miou": [0.4, 0.6],
+                          "fp": 0.2, "fn": 0.1})  # fmt: skip
+    title = "Maps of rs_saliency_grafting: scores over the threshold on train_balanced"
+    figure = figures.threshold_curves(sweep, sweep[["experiment"]].iloc[:1], title)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    (text,) = (text for text in figure.findobj(Text) if text.get_text() == title)
+    box = text.get_window_extent(renderer)
+    assert box.x1 <= figure.bbox.x1
+    assert box.height > 2 * text.get_fontsize()
 
 
 def test_bars_add_up_and_absent_classes_say_so():

@@ -46,7 +46,7 @@ def per_class_bars(table: pd.DataFrame, title: str) -> Figure:
                   color="white" if not np.isnan(iou) else "#444444")  # fmt: skip
     axes.set_yticks(places, table["class"])
     axes.set(xlim=(0, 100), ylim=(len(table) - 0.4, -0.6), xlabel="share of the union, %")
-    axes.set_title(title)
+    axes.set_title(title, wrap=True)
     axes.grid(visible=False, axis="y")
     figure.legend(loc="outside lower center", ncols=3)
     return figure

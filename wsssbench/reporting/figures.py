@@ -37,7 +37,7 @@ def threshold_curves(sweep: pd.DataFrame, marks: pd.DataFrame, title: str) -> Fi
                 upper.plot([at], [height], **shared, **look, linestyle="", zorder=3)
     upper.set(ylabel="mIoU, %")
     upper.margins(y=0.09)
-    upper.set_title(title)
+    upper.set_title(title, wrap=True)
     lower.set(ylabel="FP and FN", xlabel="background threshold", xlim=(0, 1), ylim=(0, None))
     keys = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     signs = [
@@ -73,7 +73,7 @@ def fp_against_fn(rows: pd.DataFrame, title: str) -> Figure:
     half = max(0.06, 0.7 * max(np.ptp(rows[column]) for column in ("fn", "fp")))
     axes.set(xlim=window(centre[0], half), ylim=window(centre[1], half), aspect="equal")
     axes.set(xlabel="FN: missed share of the union", ylabel="FP: false share of the union")
-    axes.set_title(title)
+    axes.set_title(title, wrap=True)
     iso_lines(axes)
     columns = legend_columns([*colours, "equal foreground IoU"])
     figure.legend(loc="outside lower center", ncols=columns)
@@ -97,7 +97,7 @@ def history_curves(history: pd.DataFrame, title: str) -> Figure:
         upper.plot(part["epoch"], part["loss"], marker=dot, **shared)
         lower.plot(part["epoch"], part["lr"], marker=dot, **shared)
     upper.set_ylabel("loss")
-    upper.set_title(title)
+    upper.set_title(title, wrap=True)
     lower.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
     lower.xaxis.get_major_locator().set_params(integer=True)
     keys = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
@@ -130,7 +130,7 @@ def interval_plot(rows: pd.DataFrame, title: str) -> Figure:
         place = where[-1] + 1.1
     axes.set_yticks(ticks, names)
     axes.set(xlabel="mIoU, % (line: 95 % interval over images)", ylim=(place - 0.4, -0.6))
-    axes.set_title(title)
+    axes.set_title(title, wrap=True)
     axes.grid(visible=False, axis="y")
     return figure
 

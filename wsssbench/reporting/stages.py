@@ -184,7 +184,7 @@ def stage_figure(lines: Mapping[str, pd.DataFrame], stages: list[str], title: st
     heads = [re.sub(r" (?=network|\+|CRF$)", "\n", stage).replace("+\n", "+ ") for stage in shown]
     axes.set_xticks(range(len(shown)), heads)
     axes.set(ylabel="mIoU, %", xlim=(-0.4, len(shown) - 0.6))
-    axes.set_title(title)
+    axes.set_title(title, wrap=True)
     figure.legend(loc="outside lower center", ncols=legend_columns(lines))
     return figure
 

@@ -111,7 +111,7 @@ def over_cells(curves: pd.DataFrame, cells: Sequence[str], title: str, label: st
     axes.set_xticks(range(len(cells)), cells)
     axes.set(ylabel=textwrap.fill(label, 38), xlim=(-0.4, len(cells) - 0.6))
     axes.margins(y=0.1)
-    axes.set_title(title)
+    axes.set_title(title, wrap=True)
     keys = [
         Line2D([], [], color=colours[name], marker=markers[name], markersize=5, label=name)
         for name in names
@@ -144,7 +144,7 @@ def forest(found: Sequence[Found], title: str) -> Figure:
     axes.set_yticks(range(len(found))[::-1], words)
     axes.set(ylim=(-0.6, len(found) - 0.4), xlabel="effect: mean paired difference")
     axes.grid(axis="y", visible=False)
-    axes.set_title(title)
+    axes.set_title(title, wrap=True)
     used = dict.fromkeys(one.verdict for one in found)
     keys = [
         Line2D([], [], color=VERDICTS[name][0], marker=VERDICTS[name][1], linewidth=2, label=name)
