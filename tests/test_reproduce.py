@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -144,20 +145,37 @@ def test_failed_stage_is_named_and_a_second_call_goes_on(project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_stops_its_stages(tmp_path, sent):
+@pytest.mark.parametrize(
+    ("sent", "inherited"),
+    [
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_IGN),  # in a script: nohup make reproduce &
+    ],
+)
+def test_interrupted_run_stops_its_stages(tmp_path, sent, inherited):
     stages = {"long": {"cmd": "echo $$ > pid; exec sleep 300", "outs": ["never"]}}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     subprocess.run(
         [sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True
     )
     command = [sys.executable, "-m", "wsssbench.reproduce", "dvc.yaml", "--jobs", "2"]
-    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE)
+    running = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, inherited),
+    )
     for _ in range(600):
         if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
             break
         time.sleep(0.1)
     running.send_signal(sent)
     assert running.wait(60) == 130
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):  # until somebody has taken note of its end
+        if not Path(f"/proc/{pid}").exists():
+            break
+        time.sleep(0.1)
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        os.kill(pid, 0)

@@ -134,8 +134,10 @@ def _run_all(graph: Graph, jobs: int, gpus: Sequence[str]) -> None:
                     else:
                         order.done(stage)
         except BaseException:
+            # As Ctrl-C in a terminal would; what a script runs in the background is deaf to that.
+            deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             for process in list(processes.values()):
-                os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal would
+                os.killpg(process.pid, signal.SIGTERM if deaf else signal.SIGINT)
             raise
     if failed:
         raise UserError(
