@@ -188,8 +188,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame | None:
     print(table.to_markdown(floatfmt=("", ".1f", ".2f", ".1f", ".2f", ".0f", ".2f")))
     print(
         f"{options.backbone}, crop {options.crop}, batch {options.batch}, decoder width "
-        f"{options.decoder_width}, {DEVICE.type}. "
-        f"{conditions()}"
+        f"{options.decoder_width}, {DEVICE.type}. {conditions()}"
     )
     return table
 
