@@ -147,21 +147,33 @@ def test_without_runs_the_page_says_so(tmp_path, monkeypatch):
     profile = load(params(tmp_path))
     assert "0 of 8 runs" in report(profile).read_text()
     assert {one.verdict for one in collect(profile).found} == {"not run"}
-    with pytest.raises(UserError, match="No study has any run"):
+    with pytest.raises(UserError, match="No study has a page"):
         summary()
     with pytest.raises(UserError, match=r"no measured run, so reports/toy/index\.html is kept"):
         report(profile)
 
 
-def test_a_summary_loses_no_study_that_has_a_page(there):
+def test_a_summary_needs_no_runs_of_a_study_that_has_a_page(there):
+    report(there)
     content = Path("profiles/toy/params.yaml").read_text()
-    place, page = Path("profiles/other/params.yaml"), Path("reports/other/index.html")
+    place, page = Path("profiles/other/params.yaml"), Path("reports/other/claims.csv")
     write_text(place, content.replace("profile: toy", "profile: other").replace("/toy/", "/other/"))
-    write_text(page, "its claims")
-    with pytest.raises(UserError, match="no run of this study: the summary would lose"):
+    claims = pd.read_csv("reports/toy/claims.csv", keep_default_na=False)
+    assert claims["differences"].str.split().str.len().tolist() == [2, 1]
+    elsewhere = claims.assign(study="other", mechanism="Said elsewhere.").drop(
+        columns="differences"
+    )
+    write_text(page, elsewhere.to_csv(index=False))
+    assert "Said elsewhere." in summary().read_text()
+    both = pd.read_csv("reports/studies/claims.csv")
+    assert both["mean"].tolist() == pytest.approx(2 * claims["mean"].astype(float).tolist())
+    write_text(page, elsewhere.drop(columns="verdict").to_csv(index=False))
+    with pytest.raises(UserError, match=r"other/claims\.csv lacks verdict"):
+        summary()
+    write_text(page, "")
+    with pytest.raises(UserError, match=r"other/claims\.csv cannot be read"):
         summary()
     page.unlink()
-    assert summary().exists()
     place.unlink()
 
 

@@ -1,14 +1,16 @@
 """What the measures of a study's runs say of its claims: pairing, effects, verdicts."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from wsssbench.evaluation.mechanisms import TAGS
 from wsssbench.evaluation.paired import Effect, effect, verdict
-from wsssbench.study_params import Claim
+from wsssbench.reporting.study_figures import Shown
+from wsssbench.study_params import Claim, StudySettings
 
 UNIT = ["seed", "label"]
 PAIR = ["cell", *UNIT]
@@ -45,6 +47,57 @@ class Found:
         if claim.control:
             return f"({first}) in {where}, minus the same in {back}"
         return f"{first}, in {where} minus in {back}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study asked and what its runs gave.
+
+    Attributes:
+        name, title, note: of the profile.
+        settings: section `study` of its params.yaml.
+        cells: those that were to run.
+        experiments: {name: title} of those.
+        seeds: with which they were to run.
+        table: measures of the finished runs, see `claims.assess`.
+        records: of the finished runs.
+        left_out: runs that did not pass the gate, see `claims.passing`.
+        found: its claims.
+        pictures: {test: {cell: a picture}}.
+    """
+
+    name: str
+    title: str
+    note: str
+    settings: StudySettings
+    cells: Sequence[str]
+    experiments: Mapping[str, str]
+    seeds: Sequence[int]
+    table: pd.DataFrame
+    records: Sequence[Mapping[str, Any]]
+    left_out: pd.DataFrame
+    found: Sequence[Found]
+    pictures: Mapping[str, Mapping[str, Shown]] = field(default_factory=dict)
+
+    def title_of(self, row: str) -> str:
+        """Title of the experiment of a row, with the kind of maps if it names one."""
+        experiment, _, kind = row.partition("/")
+        title = self.experiments.get(experiment, experiment)
+        return f"{title}, {kind}" if kind else title
+
+    @property
+    def under(self) -> str:
+        """Where the numbers of a table come from, in a line."""
+        planned = len(self.cells) * len(self.experiments) * len(self.seeds)
+        text = f"{len(self.records)} of {planned} runs: cells {', '.join(self.cells)}; "
+        text += f"seeds {', '.join(map(str, self.seeds))}"
+        if self.settings.gate:
+            text += f"; {len(self.left_out)} left out by the gate"
+        for key, word in (("device", ""), ("git_revision", "revision ")):
+            values = dict.fromkeys(str(r["provenance"].get(key)) for r in self.records)
+            if values:
+                text += f"; {word}{', '.join(values)}"
+        return text + "."
 
 
 def assess(table: pd.DataFrame, claims: Iterable[Claim], tests: Sequence[str]) -> list[Found]:

@@ -1,7 +1,7 @@
 """The page of a controlled experiment, and the one that gathers the claims of all of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,20 @@ from matplotlib.figure import Figure
 from wsssbench.evaluation.mechanisms import MEASURES
 from wsssbench.evaluation.paired import LEAST_SEEDS
 from wsssbench.files import write_json, write_text
-from wsssbench.reporting.claims import RUN, Found, curves
+from wsssbench.reporting.claims import RUN, Study, curves
 from wsssbench.reporting.drawing import Drawing, file_name
 from wsssbench.reporting.rendering import render
 from wsssbench.reporting.sections import Section
-from wsssbench.reporting.study_figures import Shown, cell_pictures, forest, over_cells
+from wsssbench.reporting.study_claims import claims_of, claims_table
+from wsssbench.reporting.study_figures import cell_pictures, forest, over_cells
 from wsssbench.reporting.style import svg, write_figure
 from wsssbench.reporting.table import Column, Table
-from wsssbench.study_params import StudySettings
 
 EFFECTS = (
     "An effect is a difference between runs of the same seed, which share training pictures and "
     "test pictures. Its 95 % interval is that of Student's t with a bootstrapped standard error: "
     "seeds are resampled and, where a claim names roles, the classes of each seed too. Small dots "
-    "are the seeds."
+    "are the seeds, where the page of the study has them."
 )
 VERDICTS = (
     "Seen: the interval lies on the expected side of 0. Not seen: it holds 0, which does not prove "
@@ -46,54 +46,19 @@ DIALLED = (
 
 
 @dataclass(frozen=True)
-class Study:
-    """What a study asked and what its runs gave.
+class Told:
+    """What the page of a study says.
 
     Attributes:
-        name, title, note: of the profile.
-        settings: section `study` of its params.yaml.
-        cells: those that were to run.
-        experiments: {name: title} of those.
-        seeds: with which they were to run.
-        table: measures of the finished runs, see `claims.assess`.
-        records: of the finished runs.
-        left_out: runs that did not pass the gate, see `claims.passing`.
-        found: its claims.
-        pictures: {test: {cell: a picture}}.
+        name, title: of the profile.
+        question: of its section `study`.
+        claims: see `study_claims.claims_of`.
     """
 
     name: str
     title: str
-    note: str
-    settings: StudySettings
-    cells: Sequence[str]
-    experiments: Mapping[str, str]
-    seeds: Sequence[int]
-    table: pd.DataFrame
-    records: Sequence[Mapping[str, Any]]
-    left_out: pd.DataFrame
-    found: Sequence[Found]
-    pictures: Mapping[str, Mapping[str, Shown]] = field(default_factory=dict)
-
-    def title_of(self, row: str) -> str:
-        """Title of the experiment of a row, with the kind of maps if it names one."""
-        experiment, _, kind = row.partition("/")
-        title = self.experiments.get(experiment, experiment)
-        return f"{title}, {kind}" if kind else title
-
-    @property
-    def under(self) -> str:
-        """Where the numbers of a table come from, in a line."""
-        planned = len(self.cells) * len(self.experiments) * len(self.seeds)
-        text = f"{len(self.records)} of {planned} runs: cells {', '.join(self.cells)}; "
-        text += f"seeds {', '.join(map(str, self.seeds))}"
-        if self.settings.gate:
-            text += f"; {len(self.left_out)} left out by the gate"
-        for key, word in (("device", ""), ("git_revision", "revision ")):
-            values = dict.fromkeys(str(r["provenance"].get(key)) for r in self.records)
-            if values:
-                text += f"; {word}{', '.join(values)}"
-        return text + "."
+    question: str
+    claims: pd.DataFrame
 
 
 def write_study(study: Study, out: Path) -> Path:
@@ -106,7 +71,8 @@ def write_study(study: Study, out: Path) -> Path:
     Returns:
         The path of index.html.
     """
-    drawn = {drawing: _svg(drawing) for drawing in _drawings(study)}
+    claims = claims_of(study)
+    drawn = {drawing: _svg(drawing) for drawing in _drawings(study, claims)}
 
     def pictures(section: str) -> list[tuple[str, bool]]:
         return [(text, one.wide) for one, text in drawn.items() if one.section == section]
@@ -115,94 +81,43 @@ def write_study(study: Study, out: Path) -> Path:
     parts = [
         Section("cells", "What is dialled in", [DIALLED], [("Cells", _knobs(study))], [],
                 pictures("cells")),
-        Section("claims", "Claims", [EFFECTS, VERDICTS], [], [claims_table([study])],
+        Section("claims", "Claims", [EFFECTS, VERDICTS], [], [claims_table(claims)],
                 pictures("claims")),
         Section("measures", "Over the cells", [OVER_CELLS], [], [t for t in measured if t],
                 pictures("measures")),
         Section("runs", "Runs", _gate_words(study), [], [_runs(study)]),
     ]  # fmt: skip
-    facts = [study.under, _tally(study.found)]
+    facts = [study.under, _tally(claims)]
     return _write(out, study.title or study.name, study.name, study.note, study.settings.question,
                   facts, parts, drawn)  # fmt: skip
 
 
-def write_summary(studies: Sequence[Study], out: Path) -> Path:
+def write_summary(studies: Sequence[Told], out: Path) -> Path:
     """Write the page of all studies: index.html, claims.csv, tables/ and figures/.
 
     Args:
-        studies: those that have runs.
+        studies: those that have a page.
         out: reports/studies.
 
     Returns:
         The path of index.html.
     """
+    every = pd.concat([study.claims for study in studies], ignore_index=True)
     drawn, parts = {}, [Section("claims", "Mechanism by method", [EFFECTS, VERDICTS], [],
-                                [claims_table(studies, several=True)])]  # fmt: skip
+                                [claims_table(every, several=True)])]  # fmt: skip
     for study in studies:
-        drawing = _forest(study, study.name)
+        drawing = _forest(study.claims, study.name)
         if drawing:
             drawn[drawing] = _svg(drawing)
-            text = [study.settings.question, study.under]
-            title = study.title or study.name
-            parts.append(Section(study.name, title, text, [], [], [(drawn[drawing], True)]))
+            text = [study.question, study.claims["runs"].iloc[0]]
+            parts.append(Section(study.name, study.title, text, [], [], [(drawn[drawing], True)]))
     count = "1 study" if len(studies) == 1 else f"{len(studies)} studies"
-    facts = [f"{count}. {_tally([one for s in studies for one in s.found])}"]
+    facts = [f"{count}. {_tally(every)}"]
     note = (
         "Each study dials one failure into drawn pictures and asks whether a method's own "
         "explanation of its gain can be seen there. Its figures are no scores of any benchmark."
     )
     return _write(out, "Do the claimed mechanisms work?", "studies", note, "", facts, parts, drawn)
-
-
-def claims_table(studies: Sequence[Study], several: bool = False) -> Table:
-    """One row per claim: effect, interval, expected sign, verdict; or of `several` studies."""
-    lines = []
-    for study in studies:
-        for one in study.found:
-            claim, effect = one.claim, one.effect
-            lines.append({
-                "study": study.title or study.name,
-                "method": study.title_of(claim.experiment),
-                "claim": claim.name,
-                "mechanism": claim.mechanism,
-                "contrast": one.contrast,
-                "measure": claim.measure,
-                "roles": ", ".join(claim.roles),
-                "test": claim.test or next(iter(study.settings.tests)),
-                "expected": claim.expected.replace("-", "−"),
-                "effect": signed(effect.mean),
-                "interval": f"{signed(effect.low)} to {signed(effect.high)}"
-                            if effect.low == effect.low else "",
-                "agreeing": f"{effect.agreeing} of {effect.seeds}" if effect.seeds else "",
-                "classes": one.classes,
-                "verdict": one.verdict,
-                "mean": effect.mean, "low": effect.low, "high": effect.high,
-                "seeds": effect.seeds, "runs": study.under,
-            })  # fmt: skip
-    columns = [Column("mechanism", "what should happen"), Column("verdict", "verdict"),
-               Column("expected", "expected", "range"), Column("effect", "effect", "range"),
-               Column("interval", "95 % interval", "range"),
-               Column("agreeing", "seeds of its sign", "range"),
-               Column("classes", "classes of its sign", "range"),
-               Column("contrast", "compared"), Column("measure", "measure"),
-               Column("roles", "classes")]  # fmt: skip
-    if several:
-        columns = [c for c in columns if c.key not in ("classes", "contrast", "roles")]
-        columns[:0] = [Column("study", "study"), Column("method", "method")]
-    frame = pd.DataFrame(lines, columns=[*lines[0]] if lines else [c.key for c in columns])
-    shown = tuple(
-        c for c in columns if c.key in ("expected", "verdict") or frame[c.key].ne("").any()
-    )
-    under = " ".join(f"{study.title or study.name}: {study.under}" for study in studies)
-    under = under if several else studies[0].under
-    texts = [f"{name}: {MEASURES[name]}" for name in dict.fromkeys(frame["measure"])]
-    notes = (f"{'; '.join(texts)}.",) if texts else ()
-    return Table("claims", "Claims and what was seen of them.", frame, shown, notes, under=under)
-
-
-def signed(value: float) -> str:
-    """A number with its sign, three decimals."""
-    return f"{value:+.3f}".replace("-", "−") if value == value else "–"
 
 
 def _knobs(study: Study) -> list[tuple[str, str]]:
@@ -215,13 +130,13 @@ def _knobs(study: Study) -> list[tuple[str, str]]:
     return [(name, words(study.settings.cells[name])) for name in study.cells] + tests
 
 
-def _drawings(study: Study) -> list[Drawing]:
+def _drawings(study: Study, claims: pd.DataFrame) -> list[Drawing]:
     found = []
     for test, pictures in study.pictures.items():
         figure = cell_pictures(pictures, f"Test set {test}")
         text = "A test picture in each cell, what its pixels are, and the methods' maps of it."
         found.append(Drawing(f"cells_{test}", "cells", f"Test set {test}", text, figure))
-    found += [one for one in (_forest(study),) if one]
+    found += [one for one in (_forest(claims),) if one]
     for name in study.settings.figures:
         measure, test, roles = study.settings.figure(name)
         lines = curves(study.table, measure, test, roles)
@@ -242,11 +157,11 @@ def _told(lines: pd.DataFrame, measure: str) -> str:
     return f"{MEASURES[measure]}: {text}."
 
 
-def _forest(study: Study, name: str = "claims") -> Drawing | None:
-    run = [one for one in study.found if one.effect.seeds]
-    if not run:
+def _forest(claims: pd.DataFrame, name: str = "claims") -> Drawing | None:
+    run = claims[claims["seeds"] > 0]
+    if run.empty:
         return None
-    text = "; ".join(f"{one.claim.name}: {signed(one.effect.mean)}, {one.verdict}" for one in run)
+    text = "; ".join(f"{one.claim}: {one.effect}, {one.verdict}" for one in run.itertuples())
     title = "Effects and their 95 % intervals"
     return Drawing(name, "claims", title, f"{text}.", forest(run, title))
 
@@ -318,8 +233,8 @@ def _gate_words(study: Study) -> list[str]:
     return [text + (f"Left out: {', '.join(counts)}." if counts else "No run was left out.")]
 
 
-def _tally(found: Sequence[Found]) -> str:
-    counts = pd.Series([one.verdict for one in found], dtype=str).value_counts(sort=False)
+def _tally(claims: pd.DataFrame) -> str:
+    counts = claims["verdict"].value_counts(sort=False)
     return "Claims: " + (", ".join(f"{n} {name}" for name, n in counts.items()) or "none") + "."
 
 

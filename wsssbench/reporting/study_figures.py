@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from wsssbench.reporting.claims import Found
 from wsssbench.reporting.overlays import class_overlay, heat_overlay
 from wsssbench.reporting.style import (
     COLOURS,
@@ -121,31 +120,32 @@ def over_cells(curves: pd.DataFrame, cells: Sequence[str], title: str, label: st
 
 
 @styled
-def forest(found: Sequence[Found], title: str) -> Figure:
+def forest(claims: pd.DataFrame, title: str) -> Figure:
     """Effects of the claims with their intervals; small dots are the seeds' paired differences.
 
     Args:
-        found: claims that were run.
+        claims: those that were run, see `study_claims.claims_of`.
         title: above the axes.
     """
-    height = 1.1 + ROW_IN * len(found)
+    height = 1.1 + ROW_IN * len(claims)
     figure = Figure(figsize=(1.6 * WIDTH_IN, height))
     axes = figure.subplots()
-    for place, one in enumerate(found):
+    for place, one in enumerate(claims.itertuples()):
         colour, marker = VERDICTS[one.verdict]
-        y = len(found) - 1 - place
-        spread = np.linspace(-0.14, 0.14, len(one.differences)) if len(one.differences) > 1 else 0
-        axes.plot(one.differences, y + spread, ".", color=colour, alpha=0.45, markersize=5)
-        axes.hlines(y, one.effect.low, one.effect.high, color=colour, linewidth=2)
-        axes.plot(one.effect.mean, y, marker, color=colour, markersize=7)
+        y = len(claims) - 1 - place
+        differences = np.array(one.differences.split(), float)
+        spread = np.linspace(-0.14, 0.14, len(differences)) if len(differences) != 1 else 0
+        axes.plot(differences, y + spread, ".", color=colour, alpha=0.45, markersize=5)
+        axes.hlines(y, one.low, one.high, color=colour, linewidth=2)
+        axes.plot(one.mean, y, marker, color=colour, markersize=7)
     axes.axvline(0, color="#777777", linewidth=1)
-    signs = {"+": "expected > 0", "-": "expected < 0", "0": "expected 0"}
-    words = [f"{one.claim.name}\n{one.claim.measure}, {signs[one.claim.expected]}" for one in found]
-    axes.set_yticks(range(len(found))[::-1], words)
-    axes.set(ylim=(-0.6, len(found) - 0.4), xlabel="effect: mean paired difference")
+    signs = {"+": "expected > 0", "−": "expected < 0", "0": "expected 0"}
+    words = [f"{one.claim}\n{one.measure}, {signs[one.expected]}" for one in claims.itertuples()]
+    axes.set_yticks(range(len(claims))[::-1], words)
+    axes.set(ylim=(-0.6, len(claims) - 0.4), xlabel="effect: mean paired difference")
     axes.grid(axis="y", visible=False)
     axes.set_title(title, wrap=True)
-    used = dict.fromkeys(one.verdict for one in found)
+    used = set(claims["verdict"])
     keys = [
         Line2D([], [], color=VERDICTS[name][0], marker=VERDICTS[name][1], linewidth=2, label=name)
         for name in VERDICTS if name in used

@@ -1,4 +1,4 @@
-"""Pages of controlled experiments from the measures that their runs left; nothing is trained."""
+"""Pages of controlled experiments from what their runs left; nothing is trained."""
 
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from wsssbench.errors import UserError
 from wsssbench.files import read_json
 from wsssbench.params import Profile, load
 from wsssbench.reporting import studies
-from wsssbench.reporting.claims import assess, passing
-from wsssbench.reporting.studies import Study
+from wsssbench.reporting.claims import Study, assess, passing
+from wsssbench.reporting.studies import Told
+from wsssbench.reporting.study_claims import read_claims
 from wsssbench.reporting.study_figures import Shown
 from wsssbench.stages.study import COLUMNS, SHOWN, check, measure_dir, test_root
 
@@ -39,30 +40,31 @@ def report(profile: Profile) -> Path:
 
 
 def summary() -> Path:
-    """Write reports/studies/ about all studies in profiles/ that have runs.
+    """Write reports/studies/ about all studies in profiles/ that have a page.
+
+    It reads their claims.csv, so studies may have run on different machines.
 
     Returns:
         The path of index.html.
 
     Raises:
-        UserError: no study has any, or one that the page would lose has none here.
+        UserError: no study has a page, or its claims cannot be read.
     """
     profiles = [load(path) for path in sorted(Path("profiles").glob("*/params.yaml"))]
-    every = [collect(profile) for profile in profiles if profile.study]
-    found = [study for study in every if study.records]
-    for study in every if found else ():
-        if not study.records and (page := Path("reports") / study.name / "index.html").exists():
-            raise UserError(
-                f"{page} is there, but no run of this study: the summary would lose its claims. "
-                f"Copy its runs to runs/{study.name}, or delete reports/{study.name} to leave it "
-                "out."
-            )
-    if not found:
+    asked = [profile for profile in profiles if profile.study]
+    told = []
+    for profile in asked:
+        path = Path("reports") / profile.profile / "claims.csv"
+        if path.exists():
+            title = profile.report.title or profile.profile
+            claims = read_claims(path)
+            told.append(Told(profile.profile, title, profile.study.question, claims))
+    if not told:
         raise UserError(
-            "No study has any run. Make some: python -m wsssbench study -p PROFILE, with one of "
-            f"{', '.join(p.profile for p in profiles if p.study) or '(no study in profiles/)'}."
+            "No study has a page. Make one: python -m wsssbench study -p PROFILE, with one of "
+            f"{', '.join(p.profile for p in asked) or '(no study in profiles/)'}."
         )
-    return studies.write_summary(found, Path("reports") / "studies")
+    return studies.write_summary(told, Path("reports") / "studies")
 
 
 def collect(profile: Profile) -> Study:
