@@ -195,6 +195,14 @@ def test_two_protocols_are_said_to_be_two(own, tmp_path):
     assert (tmp_path / "out" / "figures" / "thresholds_val_b.png").exists()
 
 
+def test_the_best_row_of_the_opening_is_one_of_several_seeds_where_there_are_any(own, tmp_path):
+    for seed in (0, 1):
+        write_run(own["runs"], own["truth"], "other", seed)
+    write_run(own["runs"], own["truth"], "perfect", 0, blur=0.5)
+    text = check(report(own, tmp_path / "out", ["other", "perfect"], [0, 1], gallery=0))
+    assert "Best on val of the rows with several seeds, OTHER (other):" in text
+
+
 def test_files_of_an_earlier_report_do_not_stay(fake, tmp_path):
     for name in ("figures/old.svg", "figures/old.png", "figures/mine.txt", "tables/old.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

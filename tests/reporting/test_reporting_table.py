@@ -70,6 +70,17 @@ def test_rows_apart_do_not_compete():
     assert marked(shown) == [[False, True, True], [False] * 3, [False] * 3]
 
 
+def test_a_single_seed_does_not_compete_with_means():
+    frame = {"name": list("abc"), "miou": [0.5, 0.4, 0.9], "fp": [0.2, 0.3, 0.1]}
+    shown = table({**frame, "seeds": ["3", "2 of 3", "1 of 3"]})
+    assert marked(shown) == [[False, True, True], [False] * 3, [False] * 3]
+    assert "A row of one seed gets no ★ beside rows of several." in shown.to_markdown()
+    assert "A row of one seed" in shown.to_html()
+    alike = table({**frame, "seeds": ["1", "1 of 3", "1"]})
+    assert marked(alike)[2] == [False, True, True]
+    assert "one seed" not in alike.to_markdown()
+
+
 def test_best_across_compares_the_columns_of_a_row():
     columns = (
         Column("class", "class"),

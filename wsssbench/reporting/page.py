@@ -134,12 +134,15 @@ def _facts(runs: list[Run], means: pd.DataFrame) -> list[str]:
         part = means[(means["split"] == split) & means["miou"].notna()]
         if part.empty or part["protocol"].nunique() > 1:
             continue
-        best = part.loc[part["miou"].idxmax()]
+        several = part[part["seeds"] > 1]  # one seed is no mean
+        rivals = part if several.empty else several
+        best = rivals.loc[rivals["miou"].idxmax()]
         row = best["experiment"]
         name = row if titles[row] == row else f"{titles[row]} ({row})"
         spread = f" ± {100 * best['miou_sd']:.1f}" if best["miou_sd"] == best["miou_sd"] else ""
+        among = "" if len(rivals) == len(part) else " of the rows with several seeds"
         facts.append(
-            f"{'Best on' if len(part) > 1 else 'On'} {split}, {name}: "
+            f"{f'Best on {split}{among}' if len(part) > 1 else f'On {split}'}, {name}: "
             f"mIoU {100 * best['miou']:.1f}{spread} %, FP {best['fp']:.3f}, FN {best['fn']:.3f}."
         )
     return facts

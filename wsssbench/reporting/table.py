@@ -16,6 +16,7 @@ from wsssbench.reporting.rendering import render
 
 BEST = "★"
 MISSING = "–"
+ONE_SEED = f"A row of one seed gets no {BEST} beside rows of several."
 FORMATS = {  # kind: (factor, decimals)
     "percent": (100.0, 1),
     "points": (100.0, 1),
@@ -66,8 +67,10 @@ class Table:
     Attributes:
         name: file name without ending.
         caption: what it shows.
-        frame: raw values. Rows whose column `gap` holds a text show it in place of their numbers;
-            what is printed elsewhere (kind `range` in the last columns) stays.
+        frame: raw values. Where a best one is marked and there is a column `seeds` (how many, the
+            number first), a row of one seed does not compete with rows of several. Rows whose
+            column `gap` holds a text show it in place of their numbers; what is printed elsewhere
+            (kind `range` in the last columns) stays.
         columns: the first one is the row's head.
         notes: sentences below the table.
         under: the protocol that all rows share, printed with the table.
@@ -101,6 +104,10 @@ class Table:
                 spans.append((column.group, 1))
         return spans
 
+    def remarks(self) -> list[str]:
+        """The sentences below the table: its notes, and whether some rows have too few seeds."""
+        return [*self.notes, *([ONE_SEED] if self._single() and self._best() else [])]
+
     def to_markdown(self) -> str:
         """GitHub Markdown: caption, table, notes."""
         heads = [f"{c.group}: {c.head}" if c.group else c.head for c in self.columns]
@@ -108,7 +115,7 @@ class Table:
         frame = pd.DataFrame(body, columns=heads)
         sides = ["left" if c.kind == "text" else "right" for c in self.columns]
         text = frame.to_markdown(index=False, disable_numparse=True, colalign=sides) or ""
-        parts = [f"**{self.caption}** {self.under}".strip(), text, *self.notes]
+        parts = [f"**{self.caption}** {self.under}".strip(), text, *self.remarks()]
         return "\n\n".join(parts) + "\n"
 
     def to_html(self) -> str:
@@ -153,7 +160,8 @@ class Table:
         """Places of the best values; what prints alike is alike, and nothing wins if all are."""
         fields = [c for c in self.columns if c.best]
         rows = self.frame[self.columns[0].key]
-        places = [place for place, row in enumerate(rows) if row not in self.apart]
+        apart = {place for place, row in enumerate(rows) if row in self.apart} | self._single()
+        places = [place for place in range(len(rows)) if place not in apart]
         if self.across:
             heads = dict.fromkeys((c.head, c.best) for c in fields)
             rivals = [
@@ -171,6 +179,14 @@ class Table:
                 top = max(values.values()) if rule == "max" else min(values.values())
                 marked |= {key for key, value in values.items() if value == top}
         return marked
+
+    def _single(self) -> set[int]:
+        """Places of the rows of one seed, if others have several."""
+        if "seeds" not in self.frame or not any(column.best for column in self.columns):
+            return set()
+        said = self.frame["seeds"].astype(str)
+        counts = [int(text.split()[0]) if text[:1].isdigit() else 0 for text in said]
+        return {place for place, count in enumerate(counts) if count == 1 < max(counts)}
 
 
 def write(value: Any, kind: str) -> str:
