@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from make_runs import of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from wsssbench.reporting import class_figures, figures
@@ -67,6 +68,18 @@ def test_svg_is_valid_named_and_has_ids_of_its_own(drawn):
 def test_titles_are_escaped_in_svg(drawn):
     text = svg(drawn["fp_fn_val"].figure, "x", "FP < FN & more", "a <b>")
     assert ElementTree.fromstring(text)[0].text == "FP < FN & more"
+
+
+def test_photographs_are_embedded_as_small_jpegs():
+    figure, noise = Figure(), np.random.default_rng(0).random((96, 96, 3))
+    figure.subplots().imshow(0.1 * noise + np.linspace(0, 0.9, 96)[:, None])
+    plain, small = (svg(figure, "x", "t", "d", photographs=wish) for wish in (False, True))
+    assert "data:image/jpeg;base64" in small
+    assert "image/png" not in small
+    assert len(small) < 0.6 * len(plain)
+    assert [e.tag for e in ElementTree.fromstring(small).iter()] == [
+        e.tag for e in ElementTree.fromstring(plain).iter()
+    ]
 
 
 def test_every_axis_says_what_it_shows(drawn):

@@ -4,9 +4,7 @@ Which images is decided by their own mIoU (per_image.csv); such per-image scores
 pictures only, never for tables.
 """
 
-import base64
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -18,9 +16,9 @@ from wsssbench.errors import UserError
 from wsssbench.reporting.masks import Masks
 from wsssbench.reporting.overlays import CATEGORIES, class_overlay, error_overlay, heat_overlay
 from wsssbench.reporting.rendering import render
+from wsssbench.reporting.style import jpeg_uri
 
 TILE_PX = 220
-QUALITY = 78
 
 
 @dataclass(frozen=True)
@@ -144,6 +142,4 @@ def _uri(picture: np.ndarray) -> str:
     """JPEG data URI, at most TILE_PX wide or high."""
     image = Image.fromarray(picture)
     image.thumbnail((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
-    stream = BytesIO()
-    image.save(stream, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return jpeg_uri(image)

@@ -269,4 +269,6 @@ def _write(
 def _svg(drawing: Drawing) -> str:
     figure: Figure = drawing.figure
     name = "".join(letter if letter.isalnum() else "-" for letter in drawing.name)
-    return svg(figure, f"{drawing.section}-{name}", drawing.title, drawing.description)
+    identity = f"{drawing.section}-{name}"
+    pictures = drawing.section == "cells"
+    return svg(figure, identity, drawing.title, drawing.description, photographs=pictures)

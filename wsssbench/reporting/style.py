@@ -1,5 +1,6 @@
 """How every figure looks and how it becomes a file: colours, sizes, reproducible SVG and PNG."""
 
+import base64
 import io
 import re
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from xml.sax.saxutils import escape
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image
 
 from wsssbench.files import atomic, write_text
 
@@ -24,6 +26,8 @@ WIDTH_IN = 4.8  # fits a phone without zooming or scrolling, two beside each oth
 SHRINK = 0.72  # on a narrower screen than that a figure scrolls: its words stay readable
 # Hundredths of a point are fine enough; matplotlib's six decimals are a third of a page.
 PLACES = re.compile(r' (?:d|x|y|transform)="[^"]*"')
+EMBEDDED = re.compile(r'"data:image/png;base64,([^"]+)"')
+JPEG_QUALITY = 78
 DECIMALS = re.compile(r"(\.\d\d)\d+")
 SETTINGS = {
     "font.family": "DejaVu Sans",
@@ -79,7 +83,7 @@ def legend_columns(names: Iterable[str], width_in: float = WIDTH_IN) -> int:
     return max(1, min(4, int(72 * width_in // entry_pt)))
 
 
-def svg(figure: Figure, name: str, title: str, description: str) -> str:
+def svg(figure: Figure, name: str, title: str, description: str, photographs: bool = False) -> str:
     """The figure as SVG text for a page; the same figure gives the same text.
 
     Args:
@@ -87,6 +91,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
         name: unique on the page; all ids in the text begin with it.
         title: what is shown, read out by screen readers.
         description: what can be seen in it, in a sentence.
+        photographs: its images are pictures, which need a fifth of the bytes as JPEG.
     """
     stream = io.StringIO()
     with matplotlib.rc_context(SETTINGS):
@@ -103,6 +108,8 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to groups
     text = PLACES.sub(lambda found: DECIMALS.sub(r"\1", found[0]), text)
     text = re.sub(r"\n\s+|\s*<!--.*?-->", "\n", text)
+    if photographs:
+        text = EMBEDDED.sub(lambda found: f'"{_as_jpeg(found[1])}"', text)
     _, _, width, height = re.search(r'viewBox="([^"]+)"', text)[1].split()
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -113,6 +120,17 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
         f'<desc id="{name}-desc">{escape(description)}</desc>'
     )
     return re.sub(r"<svg[^>]*>", lambda _: head, text, count=1).rstrip() + "\n"
+
+
+def jpeg_uri(image: Image.Image) -> str:
+    """A picture as a data URI."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _as_jpeg(png: str) -> str:
+    return jpeg_uri(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
 
 
 def write_figure(figure: Figure, folder: Path, name: str, text: str) -> list[Path]:
