@@ -167,6 +167,9 @@ def test_a_summary_needs_no_runs_of_a_study_that_has_a_page(there):
     assert "Said elsewhere." in summary().read_text()
     both = pd.read_csv("reports/studies/claims.csv")
     assert both["mean"].tolist() == pytest.approx(2 * claims["mean"].astype(float).tolist())
+    numbers = claims.assign(study="other", expected="0", differences="0.5", seeds=1)
+    write_text(page, numbers.to_csv(index=False))
+    assert "expected 0" in summary().read_text()  # texts that look like numbers stay texts
     write_text(page, elsewhere.drop(columns="verdict").to_csv(index=False))
     with pytest.raises(UserError, match=r"other/claims\.csv lacks verdict"):
         summary()

@@ -56,13 +56,15 @@ def read_claims(path: Path) -> pd.DataFrame:
         UserError: the file is no such table.
     """
     try:
-        text = pd.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
+        texts = dict.fromkeys((*CLAIMS, "runs", "differences"), str)
+        gaps = dict.fromkeys(NUMBERS, "")
+        claims = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=gaps)
     except ValueError as error:  # pandas' own errors are ValueErrors
         raise UserError(f"{path} cannot be read: {error}. Write the study's page again.") from error
-    lacking = [name for name in (*CLAIMS, *NUMBERS, "seeds", "runs") if name not in text]
+    lacking = [name for name in (*CLAIMS, *NUMBERS, "seeds", "runs") if name not in claims]
     if lacking:
         raise UserError(f"{path} lacks {', '.join(lacking)}. Write the study's page again.")
-    return text if "differences" in text else text.assign(differences="")  # older pages
+    return claims if "differences" in claims else claims.assign(differences="")  # older pages
 
 
 def claims_table(claims: pd.DataFrame, several: bool = False) -> Table:
