@@ -22,15 +22,15 @@ def runs(grid):
 def test_starts_come_from_the_history(runs):
     first = {run.experiment: run for run in reversed(runs) if run.status == "done"}
     assert starts(first["cam"]) == {}
-    assert starts(first["rs"]) == {"RecurSeed begins": RS_START}
-    both = {"RecurSeed begins": RS_START, "mixing begins": MIX_START}
+    assert starts(first["rs"]) == {"self-training begins": RS_START}
+    both = {"self-training begins": RS_START, "mixing begins": MIX_START}
     assert starts(first["rs_epm"]) == both
 
 
 def test_starts_without_a_history_come_from_the_settings(runs, tmp_path):
     run = load_runs(tmp_path, of("rs"), [0])[0]
     run.provenance["settings"] = {"method": {"rs_start": 3, "mix_start": 1}}
-    assert starts(run) == {"RecurSeed begins": 3.0}
+    assert starts(run) == {"self-training begins": 3.0}
 
 
 def test_watched_runs_give_one_figure_of_all_and_one_per_experiment(runs):
@@ -53,7 +53,7 @@ def test_the_thick_line_is_the_mean_over_seeds():
     watch = pd.DataFrame({"seed": [0, 0, 1, 1], "epoch": [1, 2, 1, 2],
                           "miou": [0.4, 0.5, 0.6, 0.5]})  # fmt: skip
     watch = watch.assign(experiment="rs", maps="cam", fp=0.2, fn=0.3)
-    axes = watch_curves(watch, {"RecurSeed begins": 2}, "t").axes[0]
+    axes = watch_curves(watch, {"self-training begins": 2}, "t").axes[0]
     thin_one, thin_two, thick, begin = axes.lines
     assert thin_one.get_ydata() == pytest.approx([40, 50])
     assert thin_two.get_ydata() == pytest.approx([60, 50])
