@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jobs
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 from wsssbench.engine import checkpoint
 from wsssbench.engine.train import train
 from wsssbench.errors import UserError
+from wsssbench.methods.cosa import CoSA
 from wsssbench.params import MachineSettings
 
 
@@ -41,6 +43,14 @@ def test_writes_weights_history_and_provenance(toy_root, tmp_path):
     assert record["peak_memory_mib"] > 0
     assert path.exists()
     assert not checkpoint.path_for(out).exists()
+
+
+def test_what_only_some_steps_record_is_their_mean(toy_root, tmp_path):
+    """CoSA's swap begins in the second of epoch 2's two steps; its lower threshold stays at .25."""
+    kind = partial(CoSA, warmup=0.4, decoder_width=8, views=(1.0,))
+    train(jobs.job(toy_root, tmp_path / "r" / "train", kind=kind))
+    history = pd.read_csv(tmp_path / "r" / "train" / "history.csv")
+    assert history.low.tolist() == pytest.approx([float("nan"), 0.25, 0.25], nan_ok=True)
 
 
 def test_loss_falls(toy_root, tmp_path):

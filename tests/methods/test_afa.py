@@ -235,6 +235,15 @@ def test_segmentation_at_one_half_is_the_arg_max():
 
 
 @torch.inference_mode()
+def test_affinities_that_underflow_give_empty_walked_maps():
+    method = make().eval()
+    method.maps, method.scales = ("aff_cam",), (1.0,)
+    method.network.affinity.join.bias.fill_(-100)
+    maps = method.score_maps(torch.randn(2, 3, 40, 32), torch.ones(2, 3))
+    assert (maps[:, 1:] == 0).all()  # the first is the background, at its threshold
+
+
+@torch.inference_mode()
 def test_a_mirrored_image_gives_mirrored_maps():
     method = make().eval()
     images, labels = torch.randn(1, 3, 32, 48), torch.ones(1, 3)

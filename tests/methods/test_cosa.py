@@ -228,15 +228,22 @@ def test_nothing_valid_is_finite():
     assert all(value.isfinite() for value in losses.values())
 
 
-def test_thresholds_follow_the_confidences():
-    method = make(dts="released").train()
+@pytest.mark.parametrize(
+    ("parts", "searched"),
+    [({}, "110"), ({"csc": "truth"}, "110"), ({"csc": "aux"}, "111"), ({"raw": True}, "001")],
+)
+def test_thresholds_that_are_used_follow_the_confidences(parts, searched):
+    method = make(dts="released", **parts).train()
     start = [t.values.clone() for t in method.thresholds]
     fit(method, batch(), 3)
     for before, after in zip(start, method.thresholds):
         moved = (after.values - before).abs()
-        assert (moved[:2] > 0).all()
-        assert moved[2] == 0  # not of the kind that is searched
+        assert (moved > 0).tolist() == [mark == "1" for mark in searched]
         assert moved.max() <= 3 * FOLLOW
+
+
+def test_fixed_thresholds_stay():
+    start = [t.values.clone() for t in make().thresholds]
     fixed = make().train()
     fit(fixed, batch(), 2)
     assert all(torch.equal(t.values, before) for t, before in zip(fixed.thresholds, start))

@@ -136,11 +136,11 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
     stream = _epochs(data, batches, done, settings.epochs)
     total = steps - done * len(batches)
     bar = progress(stream, f"training {job.out.parent.name}", total) if world.first else stream
-    sums: dict[str, float] = {}
+    seen: dict[str, list[float]] = {}
     for epoch, index, batch in bar:
         if index == 0:
             started = time.monotonic()
-            sums.clear()
+            seen.clear()
             seed = derive(job.seed, epoch, world.rank)
             torch.manual_seed(seed)
             generator.manual_seed(seed)
@@ -157,7 +157,7 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
             (loss / settings.accumulate).backward()
             named = {"loss": loss, **{f"loss_{k}": v for k, v in losses.items()}, **at.logged}
             for name, value in named.items():
-                sums[name] = sums.get(name, 0.0) + _number(value) / settings.accumulate
+                seen.setdefault(name, []).append(_number(value))
         optimizer.step()
         method.after_step()
         if ema:
@@ -165,7 +165,7 @@ def _train(world: World, device: torch.device, job: Job, mark: str) -> None:
         if index + 1 < len(batches):
             continue
 
-        means = {name: value / len(batches) for name, value in sums.items()}
+        means = {name: sum(values) / len(values) for name, values in seen.items()}
         row = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
         row |= mean_over_processes(means, device) | {"seconds": time.monotonic() - started}
         history.append(row)

@@ -208,7 +208,8 @@ class AFA(Method):
                 cams = resize(merge_views(views, size, merge=self.merge), grid)
                 scored = with_softmax(cams, kept, self.thresholds[1])
                 full = resize(step(affinity, scored, self.radius), target)
-                maps[kind] = full[:, 1:] / (full[:, :1] + full[:, 1:])
+                both = full[:, :1] + full[:, 1:]  # 0 where the affinities underflow
+                maps[kind] = full[:, 1:] / both.clamp_min(torch.finfo(both.dtype).tiny)
             maps[kind] = maps[kind] * kept[..., None, None]
         return Inference(maps, probabilities, kept)
 

@@ -37,7 +37,7 @@ class Progress:
     logged: dict[str, float] = field(default_factory=dict)
 
     def log(self, **values: float | Tensor) -> None:
-        """Record diagnostics of this step; history.csv holds their mean over the epoch."""
+        """Record diagnostics; history.csv has their mean over the epoch's steps that record them."""
         self.logged.update(
             {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
         )

@@ -12,10 +12,10 @@ is of `released`, with the true image labels masking the classes at test; withou
 Departs from the release: the copy starts as a copy, runs in eval mode and takes over the
 batch norm's statistics (the release averages parameters only, which batch norm does not survive);
 its momentum follows the budget; padding is the mean colour; no Gaussian blur; the rate does not
-rise linearly at first. The decoder's map is
-a class's share against the background, sigmoid(class - background): arg max is threshold .5, and a
-class that the decoder does not see is not drawn, as it were if each map were divided by its
-maximum.
+rise linearly at first; a ViT's position embedding is trained (frozen there) unless
+`model.frozen_stages` freezes C2. The decoder's map is a class's share against the background,
+sigmoid(class - background): arg max is threshold .5, and a class that the decoder does not see is
+not drawn, as it were if each map were divided by its maximum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,8 +54,8 @@ class Parts:
 
     Attributes:
         raw: one threshold and weights by perplexity instead of a band of unsure pixels.
-        dts: thresholds are `fixed`, or searched: `released` as the public code fits the mixture,
-            `converged` to the end.
+        dts: thresholds (those that `raw` and `csc` use) are `fixed`, or searched: `released` as
+            the public code fits the mixture, `converged` to the end.
         csc: whose labels the contrastive separation follows: the earlier stage's map (`aux`,
             paper) or, as controls, the `deep` map, the earlier stage's labels `shuffled`, the
             `truth`; `none` leaves it out.
@@ -88,7 +88,8 @@ class CoSA(Method):
         momentum: of the slow copy; None: from the budget (release: .9994, of 32 000 steps).
         views: scales of the slow copy's pass, each also mirrored.
         aux_sum: add up the scales of the earlier stage's map; in the release the last one counts.
-        low, high: (map, earlier stage's map) thresholds of the band.
+        low, high: (map, earlier stage's map) thresholds of the band; the release's, whose logged
+            run of VOC 2012 had .20 for both low ones.
         split: thresholds of `raw` and of `csc`'s labels.
         w_c2s, w_s2c, w_reg, w_csc: weights of the losses beside the classifiers'. The energy (reg)
             grows with the square of the number of pixels; its weight is for crops of 448 px.
@@ -147,7 +148,9 @@ class CoSA(Method):
         self.alpha, self.beta = perplexity
         self.csc_space, self.csc_temperature, self.csc_limit = csc_space, csc_temperature, csc_limit
         self.evaluated = evaluate
-        search = {"mode": self.parts.dts, "single": self.parts.raw}
+        labels = self.parts.csc not in ("none", "truth")  # of the contrast, by `split`
+        search = {"mode": self.parts.dts, "band": not self.parts.raw}
+        search["single"] = self.parts.raw or labels
         self.thresholds = nn.ModuleList(Thresholds(*t, **search) for t in zip(low, high, split))
 
     @classmethod

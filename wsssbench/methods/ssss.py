@@ -4,9 +4,10 @@ the soft masks (nGWP), a focal penalty keeps the masks from shrinking; the masks
 teach the network pixel by pixel; a stochastic gate (`models.gated_network`) hinders it from
 learning their early errors by heart.
 
-Departs from the release: any backbone (its own: Wide-ResNet-38, VGG, ResNets), scale and shift of
-frozen norms are trained, rates follow params.yaml (constant there), nothing is taught where
-the crop is padded, views are not padded, the last checkpoint. Expected: VOC 2012 val 59.7 mIoU,
+Departs from the release: any backbone (its own: Wide-ResNet-38, VGG, ResNets), ASPP's rates follow
+the output stride (there 12, 24, 36 at stride 16 too), scale and shift of frozen norms are trained,
+learning rates follow params.yaml (constant there), nothing is taught where the crop is padded,
+views are not padded, the last checkpoint. Expected: VOC 2012 val 59.7 mIoU,
 62.7 with CRF (Wide-ResNet-38, without image labels at test time).
 """
 

@@ -23,7 +23,8 @@ class Output:
         cam: (B, K, h, w) float32, raw class scores per position of C5, any sign.
         logits: (B, K) float32, the mean of `cam` over all positions; with `pooling` max the scores
             of each channel's highest value.
-        decoder: (B, K + 1, ceil(H/4), ceil(W/4)) float32 logits, background first; or None.
+        decoder: (B, K + 1, h, w) float32 logits, background first, of the decoder's own size (most:
+            ceil(H/4), ceil(W/4); `LargeFOV`: as C5); or None.
     """
 
     features: dict[str, Tensor]

@@ -86,7 +86,8 @@ class Thresholds(nn.Module):
         low, high: of a band between background and foreground.
         split: the one threshold of labels without a band.
         mode: how they are searched; `fixed`: not at all.
-        single: search `split`, else `low` and `high`.
+        band, single: whether `low` and `high`, whether `split` is searched; each is a fit of its
+            own in every step, so only what is used.
 
     Attributes:
         values: (3,) float32: low, high, split.
@@ -99,11 +100,12 @@ class Thresholds(nn.Module):
         split: float,
         *,
         mode: Literal["fixed"] | Mode = "fixed",
+        band: bool = True,
         single: bool = False,
     ):
         super().__init__()
         self.register_buffer("values", torch.tensor([low, high, split]))
-        self.mode, self.single = mode, single
+        self.mode, self.band, self.single = mode, band, single
         self.seen = Confidences()
 
     @torch.no_grad()
@@ -112,10 +114,11 @@ class Thresholds(nn.Module):
         if self.mode == "fixed":
             return
         self.seen.add(confidences)
-        found = self.seen.thresholds(2 if self.single else 3, self.mode)
-        if found is not None:
-            followed = self.values[2:] if self.single else self.values[:2]
-            followed.lerp_(found.to(followed), FOLLOW)
+        searched = [(3, self.values[:2])] * self.band + [(2, self.values[2:])] * self.single
+        for components, followed in searched:
+            found = self.seen.thresholds(components, self.mode)
+            if found is not None:
+                followed.lerp_(found.to(followed), FOLLOW)
 
     def memory(self) -> dict:
         """The confidences, for a checkpoint."""
