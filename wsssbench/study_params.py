@@ -1,5 +1,6 @@
 """The section `study` of a params.yaml: a controlled experiment on the drawn set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -70,6 +71,8 @@ class StudySettings:
             `contents` (random, singles, pairs) says what is in the pictures.
         figures: measures to draw over the cells, `measure`, `measure role, role` (only classes
             with one of these roles), either followed by ` on test`.
+        points: {name: cells that figures and their tables average and show by this name}; where
+            roles change places between cells, only these together have the same classes in them.
         claims: what is tested.
         crf: {row: parameter set}: rows that are also shown after a dense CRF, as kind `<kind>+crf`.
         pretrain: where initial weights come from, if from here.
@@ -82,11 +85,17 @@ class StudySettings:
     cells: dict[str, dict]
     tests: dict[str, dict]
     figures: tuple[str, ...] = ()
+    points: dict[str, tuple[str, ...]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     crf: dict[str, str] = field(default_factory=dict)
     pretrain: Pretraining | None = None
     gate: float = 0.0
     gate_roles: tuple[str, ...] = ()
+
+    def shown(self, cells: Sequence[str]) -> list[str]:
+        """What stands for these cells in figures, in order: points, and cells of none."""
+        point = {cell: name for name, members in self.points.items() for cell in members}
+        return list(dict.fromkeys(point.get(cell, cell) for cell in cells))
 
     def figure(self, words: str) -> tuple[str, str, tuple[str, ...]]:
         """Measure, test set and roles of an entry of `figures`."""
@@ -128,6 +137,12 @@ def check_study(profile: "Profile", where: str) -> None:
                 f"{where}.pretrain: the experiment starts from what it is to make. Give it "
                 "model: {weights: none}."
             )
+    for point, members in study.points.items():
+        for name in members:
+            if name not in cells:
+                raise UserError(f"{where}.points.{point}: {unknown('cell', name, cells)}")
+    if not 0 <= study.gate <= 1 or bool(study.gate) != bool(study.gate_roles):
+        raise UserError(f"{where}: gate, an F1 above 0 and up to 1, and gate_roles go together.")
     for row in study.crf:
         _check_row(profile, row, f"{where}.crf")
     for place, claim in enumerate(study.claims):

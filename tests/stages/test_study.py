@@ -11,6 +11,7 @@ import torch
 import yaml
 from toy_profile import write_params
 
+from wsssbench.data import scenes
 from wsssbench.data.folder import Folder
 from wsssbench.errors import UserError
 from wsssbench.evaluation.mechanisms import MASKS, MEASURES
@@ -19,8 +20,8 @@ from wsssbench.files import write_text
 from wsssbench.params import load
 from wsssbench.reporting.claims import assess, curves, differences, passing
 from wsssbench.stages import study as stage
-from wsssbench.stages.studies import collect, report, summary
-from wsssbench.study_params import Claim
+from wsssbench.stages.studies import collect, pictures, report, summary
+from wsssbench.study_params import Claim, StudySettings
 
 KNOBS = {"size": 32, "classes": 4, "train": 8, "val": 6, "rho": 0.5, "q": 0.0, "max_objects": 1}
 PROBLEM = {
@@ -136,6 +137,39 @@ def test_report_counts_what_is_missing(there):
     assert "partner_leak@fixed, even on pairs" in page
 
 
+def test_runs_of_other_settings_are_counted_and_not_used(there):
+    longer = dataclasses.replace(there, train=dataclasses.replace(there.train, epochs=2))
+    study = collect(longer)
+    assert (len(study.records), study.others) == (0, 7)
+    assert "7 more have other settings" in study.under
+    other = dataclasses.replace(there.experiments["biased"], settings={"bias": False})
+    changed = dataclasses.replace(there, experiments={**there.experiments, "biased": other})
+    assert collect(changed).others == 3
+
+
+def test_a_run_from_before_a_test_set_has_no_picture_of_it(there):
+    """Its cells may have pictures by then; a file that is cut off is named."""
+    study = dataclasses.replace(there.study, tests={**there.study.tests, "later": {}})
+    later = dataclasses.replace(there, study=study)
+    scenes.prepare(stage.test_root(later, "small", "later"),
+                   **stage._test_options(later, "small", "later"))  # fmt: skip
+    assert pictures(later, "later")["small"].maps == {}
+    assert set(pictures(later, "natural")["small"].maps) == {"CAM", "CAM with bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("maps.npz", b"PK\x03\x04 cut off"), ("measures.csv", b""), ("measures.csv", b"a,b\n1,2\n")],
+)
+def test_a_damaged_file_is_named(there, name, content):
+    path = stage.measure_dir(there, "small", "cam", 0) / name
+    kept = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged .* Delete .*/measure and run"):
+        collect(there)
+    path.write_bytes(kept)
+
+
 def test_summary_of_all_studies(there):
     page = summary().read_text()
     assert "A smaller part leaves more of the body out." in page
@@ -227,6 +261,12 @@ def test_initial_weights_of_its_own(tmp_path, monkeypatch):
         ({"crf": {"cam": "inr"}}, "Did you mean 'irn'"),
         ({"figures": ["body_auc on x"]}, "Unknown test set 'x'"),
         ({"tests": {}}, "tests names no test set"),
+        ({"points": {"both": ["large", "smal"]}}, "points.both: Unknown cell 'smal'"),
+        ({"claims": [{**PROBLEM, "roles": ["tial"]}]}, "claims (problem): Unknown role 'tial'"),
+        ({"figures": ["body_auc evn on pairs"]}, "figures: Unknown role 'evn'"),
+        ({"gate": 0.8, "gate_roles": ["tial"]}, "gate_roles: Unknown role 'tial'"),
+        ({"gate": 0.8}, "gate_roles go together"),
+        ({"gate": 7, "gate_roles": ["even"]}, "up to 1"),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(tmp_path, change, text):
@@ -321,3 +361,14 @@ def test_curves_average_classes_then_seeds():
     line = curves(table, "iou@best", "t").iloc[0]
     assert (line["row"], line["seeds"]) == ("new", 2)
     assert line["mean"] == pytest.approx((0.7 + 0.3) / 2)
+
+
+def test_cells_of_a_point_are_averaged_and_seeds_that_lack_one_are_out():
+    """Class 1 is the tail of cell a, class 2 that of cell b; the even cell has both."""
+    table = lines([("a", "new", 0, 1, 0.2), ("b", "new", 0, 2, 0.6), ("a", "new", 1, 1, 0.9),
+                   ("even", "new", 0, 1, 0.3), ("even", "new", 0, 2, 0.7)])  # fmt: skip
+    table.loc[table["cell"] == "b", "role"] = "tail"
+    found = curves(table, "iou@best", "t", ("tail", "even"), {"both": ["a", "b"]})
+    assert found[["cell", "mean", "seeds"]].values.tolist() == [["both", 0.4, 1], ["even", 0.5, 1]]
+    settings = StudySettings("?", cells={}, tests={}, points={"both": ("a", "b")})
+    assert settings.shown(["even", "a", "b"]) == ["even", "both"]

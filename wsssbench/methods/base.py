@@ -37,7 +37,7 @@ class Progress:
     logged: dict[str, float] = field(default_factory=dict)
 
     def log(self, **values: float | Tensor) -> None:
-        """Record diagnostics; history.csv has their mean over the epoch's steps that record them."""
+        """Record diagnostics; history.csv has the mean over those steps of an epoch that do."""
         self.logged.update(
             {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
         )

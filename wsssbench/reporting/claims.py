@@ -9,6 +9,7 @@ import pandas as pd
 
 from wsssbench.evaluation.mechanisms import TAGS
 from wsssbench.evaluation.paired import Effect, effect, verdict
+from wsssbench.reporting.origins import revision_of
 from wsssbench.reporting.study_figures import Shown
 from wsssbench.study_params import Claim, StudySettings
 
@@ -62,6 +63,7 @@ class Study:
         table: measures of the finished runs, see `claims.assess`.
         records: of the finished runs.
         left_out: runs that did not pass the gate, see `claims.passing`.
+        others: how many finished runs have settings that the profile has no more; not used.
         found: its claims.
         pictures: {test: {cell: a picture}}.
     """
@@ -76,6 +78,7 @@ class Study:
     table: pd.DataFrame
     records: Sequence[Mapping[str, Any]]
     left_out: pd.DataFrame
+    others: int
     found: Sequence[Found]
     pictures: Mapping[str, Mapping[str, Shown]] = field(default_factory=dict)
 
@@ -93,8 +96,12 @@ class Study:
         text += f"seeds {', '.join(map(str, self.seeds))}"
         if self.settings.gate:
             text += f"; {len(self.left_out)} left out by the gate"
-        for key, word in (("device", ""), ("git_revision", "revision ")):
-            values = dict.fromkeys(str(r["provenance"].get(key)) for r in self.records)
+        if self.others:
+            text += f"; {self.others} more have other settings and are not used"
+        known = [record["provenance"] for record in self.records]
+        devices = dict.fromkeys(str(one.get("device")) for one in known)
+        revisions = dict.fromkeys(revision_of(one) for one in known)
+        for word, values in (("", devices), ("revision ", revisions)):
             if values:
                 text += f"; {word}{', '.join(values)}"
         return text + "."
@@ -114,18 +121,15 @@ def assess(table: pd.DataFrame, claims: Iterable[Claim], tests: Sequence[str]) -
 
 def _assess(table: pd.DataFrame, claim: Claim, test: str) -> Found:
     units = differences(table, claim, test)
-    by_seed = units.groupby(level="seed")
-    groups = [part.to_numpy() for _, part in by_seed]
-    if not claim.roles:  # the classes are those that there are, not a sample of more
-        groups = [np.array([group.mean()]) for group in groups]
-    found = effect(groups)
+    by_seed = units.groupby(level="seed").mean().to_numpy()  # these classes, no sample of more
+    found = effect(by_seed)
     by_class = units[units.index.get_level_values("label") > 0].groupby(level="label").mean()
     agree = int((np.sign(by_class) == np.sign(found.mean)).sum())
     return Found(
         claim,
         found,
         verdict(found, claim.expected),
-        by_seed.mean().to_numpy(),
+        by_seed,
         f"{agree} of {len(by_class)}" if len(by_class) else "",
     )
 
@@ -198,7 +202,13 @@ def passing(
     return table[kept], out
 
 
-def curves(table: pd.DataFrame, measure: str, test: str, roles: Sequence[str] = ()) -> pd.DataFrame:
+def curves(
+    table: pd.DataFrame,
+    measure: str,
+    test: str,
+    roles: Sequence[str] = (),
+    points: Mapping[str, Sequence[str]] | None = None,
+) -> pd.DataFrame:
     """A measure in each cell.
 
     Args:
@@ -206,6 +216,7 @@ def curves(table: pd.DataFrame, measure: str, test: str, roles: Sequence[str] = 
         measure: its name.
         test: the test set.
         roles: classes to average over; all by default.
+        points: {name: cells that are averaged and bear it}; a seed counts if it has all of them.
 
     Returns:
         row (`experiment` or `experiment/kind`), cell, mean, low, high (95 % interval), seeds.
@@ -215,9 +226,15 @@ def curves(table: pd.DataFrame, measure: str, test: str, roles: Sequence[str] = 
         table = table[table["role"].isin(roles)]
     plain = table["main"] | (table["kind"] == "")
     names = table["experiment"].where(plain, table["experiment"] + "/" + table["kind"])
+    point = {cell: name for name, cells in (points or {}).items() for cell in cells}
+    shown = table["cell"].replace(point)
     lines = []
-    for (row, cell), part in table.groupby([names.rename("row"), "cell"], sort=False):
-        means = part.groupby("seed")["value"].mean().to_numpy()
-        found = effect(list(means[:, None]))
+    for (row, cell), part in table.groupby([names.rename("row"), shown], sort=False):
+        by_seed = part.groupby("seed")
+        whole = by_seed["cell"].nunique() == len((points or {}).get(cell, [cell]))
+        means = by_seed["value"].mean()[whole].to_numpy()
+        if not len(means):
+            continue
+        found = effect(means)
         lines.append((row, cell, found.mean, found.low, found.high, found.seeds))
     return pd.DataFrame(lines, columns=["row", "cell", "mean", "low", "high", "seeds"])

@@ -1,6 +1,7 @@
 """Tables of where numbers come from: what was run, with what, and which runs are missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -69,10 +70,9 @@ def provenance_table(runs: list[Run]) -> Table:
         known = dict(run.provenance)
         known["run"], known["state"] = name, _state(kinds)
         known["splits"] = ", ".join(run.splits)
-        for name in ("content_hash", "weights_hash", "git_revision"):
+        for name in ("content_hash", "weights_hash"):
             known[name] = str(known[name])[:HASH_LETTERS] if known.get(name) else None
-        dirty = " +changes" if known.get("git_dirty") else ""
-        known["git"] = known["git_revision"] and f"{known['git_revision']}{dirty}"
+        known["git"] = revision_of(known) if known.get("git_revision") else None
         known["inference_s"] = run.timing.get("inference_s")
         many = int(known.get("devices") or 1)
         known["where"] = f"{many} × {known['device']}" if many > 1 else known.get("device")
@@ -127,10 +127,6 @@ def origin_line(runs: list[Run], split: str) -> str:
         used = "image labels used" if part.get("labels_used") else "no image labels"
         return f"{split} ({part.get('images', '?')} images, {used})"
 
-    def revision(run: Run) -> str:
-        dirty = " +changes" if run.provenance.get("git_dirty") else ""
-        return known(run, "git_revision")[:HASH_LETTERS] + dirty
-
     seeds: dict[str, list[str]] = {}
     for run in runs:
         seeds.setdefault(run.row, []).append(str(run.seed))
@@ -140,9 +136,15 @@ def origin_line(runs: list[Run], split: str) -> str:
         "seeds": lambda run: ", ".join(seeds[run.row]),
         "backbone": lambda run: known(run, "backbone"),
         "device": lambda run: known(run, "device"),
-        "git": revision,
+        "git": lambda run: revision_of(run.provenance),
     }
     return " · ".join(f"{name} {_by_row(runs, fact)}" for name, fact in facts.items()) + "."
+
+
+def revision_of(provenance: Mapping[str, Any]) -> str:
+    """The git revision of a record, with a mark where code or settings were not committed."""
+    dirty = " +changes" if provenance.get("git_dirty") else ""
+    return str(provenance.get("git_revision") or "unknown")[:HASH_LETTERS] + dirty
 
 
 def _by_row(runs: list[Run], fact: Callable[[Run], str]) -> str:

@@ -21,22 +21,24 @@ from wsssbench.reporting.style import svg, write_figure
 from wsssbench.reporting.table import Column, Table
 
 EFFECTS = (
-    "An effect is a difference between runs of the same seed, which share training pictures and "
-    "test pictures. Its 95 % interval is that of Student's t with a bootstrapped standard error: "
-    "seeds are resampled and, where a claim names roles, the classes of each seed too. Small dots "
-    "are the seeds, where the page of the study has them."
+    "An effect is a difference between runs of the same seed, mean over seeds. Within a cell they "
+    "share training and test pictures; cells differ in what is dialled in. Its 95 % interval is "
+    "that of Student's t over seeds. Classes are averaged in each seed, so it is about these very "
+    "classes; how many of them have the sign of the effect stands beside it. Small dots are the "
+    "seeds, where the page of the study has them."
 )
 VERDICTS = (
     "Seen: the interval lies on the expected side of 0. Not seen: it holds 0, which does not prove "
     "that there is no effect. Opposite: it lies on the other side. Where no effect is expected the "
-    f"verdict is none seen or unexpected. There is no verdict below {LEAST_SEEDS} seeds. Of twenty "
-    "claims without any effect about one would pass for seen."
+    "verdict is none seen, which a wide interval does not prove either, or unexpected. There is no "
+    f"verdict below {LEAST_SEEDS} seeds. Of forty claims without any effect about one would pass "
+    "for seen and one for opposite."
 )
 OVER_CELLS = (
     "Means over seeds with 95 % intervals, which here also hold what all methods have in common "
     "in a seed: two that overlap may still differ in every pair. Measures @best are taken at the "
     "threshold of the background that gives each run its best mIoU on these pictures, @fixed at "
-    "one for all."
+    "one for all; rows after a dense CRF at those of the map before it."
 )
 DIALLED = (
     "The same test picture in all cells, what its pixels are, and each method's map of one of its "
@@ -127,7 +129,9 @@ def _knobs(study: Study) -> list[tuple[str, str]]:
         return ", ".join(f"{key} {value}" for key, value in knobs.items()) or "as the cell"
 
     tests = [(f"test set {name}", words(knobs)) for name, knobs in study.settings.tests.items()]
-    return [(name, words(study.settings.cells[name])) for name in study.cells] + tests
+    points = [(name, f"mean of {', '.join(cells)}, in figures and tables")
+              for name, cells in study.settings.points.items()]  # fmt: skip
+    return [(name, words(study.settings.cells[name])) for name in study.cells] + points + tests
 
 
 def _drawings(study: Study, claims: pd.DataFrame) -> list[Drawing]:
@@ -139,11 +143,11 @@ def _drawings(study: Study, claims: pd.DataFrame) -> list[Drawing]:
     found += [one for one in (_forest(claims),) if one]
     for name in study.settings.figures:
         measure, test, roles = study.settings.figure(name)
-        lines = curves(study.table, measure, test, roles)
+        lines = curves(study.table, measure, test, roles, study.settings.points)
         if lines.empty:
             continue
         title = f"{measure}, {', '.join(roles)} on {test}" if roles else f"{measure} on {test}"
-        figure = over_cells(lines, study.cells, title, MEASURES[measure])
+        figure = over_cells(lines, study.settings.shown(study.cells), title, MEASURES[measure])
         found.append(Drawing(_key(name), "measures", title, _told(lines, measure), figure))
     return found
 
@@ -169,13 +173,13 @@ def _forest(claims: pd.DataFrame, name: str = "claims") -> Drawing | None:
 def _means(study: Study, figure: str) -> Table | None:
     """The numbers behind a figure."""
     measure, test, roles = study.settings.figure(figure)
-    lines = curves(study.table, measure, test, roles)
+    lines = curves(study.table, measure, test, roles, study.settings.points)
     if lines.empty:
         return None
     lines["spread"] = (lines["high"] - lines["low"]) / 2
     wide = lines.pivot(index="row", columns="cell", values=["mean", "spread", "seeds"])
     wide = wide.reindex(dict.fromkeys(lines["row"]))
-    cells = [cell for cell in study.cells if cell in wide["mean"]]
+    cells = [cell for cell in study.settings.shown(study.cells) if cell in wide["mean"]]
     frame = pd.DataFrame({"row": wide.index})
     for cell in cells:
         frame[cell], frame[f"{cell}_sd"] = (
@@ -185,8 +189,12 @@ def _means(study: Study, figure: str) -> Table | None:
     columns = (Column("row", "row"), *(Column(cell, cell, "fraction") for cell in cells))
     of = f" of classes of role {', '.join(roles)}" if roles else ""
     caption = f"{measure}: {MEASURES[measure]}{of}, test set {test}."
-    notes = ("± is half of the 95 % interval over seeds.",)
-    return Table(_key(figure), caption, frame, columns, notes, under=study.under)
+    notes = ["± is half of the 95 % interval over seeds."]
+    fewer = lines[lines["seeds"] < len(study.seeds)]
+    if len(fewer):
+        counts = ", ".join(f"{one.row} in {one.cell} {one.seeds}" for one in fewer.itertuples())
+        notes.append(f"Fewer than {len(study.seeds)} seeds: {counts}.")
+    return Table(_key(figure), caption, frame, columns, tuple(notes), under=study.under)
 
 
 def _runs(study: Study) -> Table:

@@ -24,7 +24,7 @@ from wsssbench.reporting.style import (
 LAYERS = {"body": COLOURS[0], "unique part": COLOURS[4], "companion": COLOURS[3]}
 VERDICTS = {  # colour, marker
     "seen": (COLOURS[2], "o"),
-    "none seen": (COLOURS[2], "s"),
+    "none seen": ("#777777", "s"),
     "not seen": ("#777777", "o"),
     "opposite": (COLOURS[1], "D"),
     "unexpected": (COLOURS[1], "s"),

@@ -1,6 +1,11 @@
 """Pages of controlled experiments from what their runs left; nothing is trained."""
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -71,7 +76,7 @@ def collect(profile: Profile) -> Study:
     """The measures of a study's finished runs and what they say of its claims."""
     check(profile)
     study, grid = profile.study, profile.grid
-    parts, records = [], []
+    parts, records, others = [], [], 0
     for cell in grid.cells:
         for experiment in grid.experiments:
             for seed in grid.seeds:
@@ -79,7 +84,10 @@ def collect(profile: Profile) -> Study:
                 if not (path / "record.json").exists():
                     continue
                 record = read_json(path / "record.json", "Run it again.")
-                part = pd.read_csv(path / "measures.csv", keep_default_na=False, na_values=[""])
+                if not _of_now(record, profile, cell):
+                    others += 1
+                    continue
+                part = _read_measures(path / "measures.csv")
                 part[["cell", "experiment", "seed"]] = cell, experiment, seed
                 part[["kind", "role"]] = part[["kind", "role"]].fillna("")
                 part["main"] = part["kind"] == record["kinds"][0]
@@ -100,9 +108,38 @@ def collect(profile: Profile) -> Study:
         table=table,
         records=records,
         left_out=left_out,
+        others=others,
         found=assess(table, study.claims, tests),
         pictures={test: pictures(profile, test) for test in tests} if records else {},
     )
+
+
+def _of_now(record: Mapping[str, Any], profile: Profile, cell: str) -> bool:
+    """Whether a run was made with the settings that the profile has now; code may differ."""
+    name, known = record["experiment"], record["provenance"]
+    recipe = profile.cell(cell, record["seed"]).experiment(name)
+    chosen, had = profile.experiments[name], known["settings"]
+    sections = {
+        "model": dataclasses.asdict(recipe.model),
+        "train": dataclasses.asdict(recipe.train),
+    }
+    wanted = json.loads(json.dumps({**sections, "method": chosen.settings}))
+    if known["method"] != chosen.method or had["method"] != wanted["method"]:
+        return False
+    return all(  # a setting that the package has got since has the value that was in the code
+        had[section].get(key, value) == value
+        for section in sections
+        for key, value in wanted[section].items()
+    )
+
+
+def _read_measures(path: Path) -> pd.DataFrame:
+    try:
+        part = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        return part[COLUMNS]
+    except (OSError, ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
+        run = path.parent
+        raise UserError(f"{path} is damaged ({error}). Delete {run} and run it again.") from error
 
 
 def pictures(profile: Profile, test: str) -> dict[str, Shown]:
@@ -126,12 +163,21 @@ def pictures(profile: Profile, test: str) -> dict[str, Shown]:
         maps = {}
         for experiment in profile.grid.experiments:
             path = measure_dir(profile, cell, experiment, profile.grid.seeds[0]) / "maps.npz"
-            if path.exists():
-                with np.load(path) as stored:
-                    heat = stored[f"{test} {name} {label}"] / 255
-                maps[profile.experiments[experiment].title or experiment] = heat
+            heat = _stored(path, f"{test} {name} {label}") if path.exists() else None
+            if heat is not None:
+                maps[profile.experiments[experiment].title or experiment] = heat / 255
         shown[cell] = Shown(folder.image(name), layers, maps)
     return shown
+
+
+def _stored(path: Path, key: str) -> np.ndarray | None:
+    """A map that a run has kept; None if it lacks this one, as runs from before a test set do."""
+    try:
+        with np.load(path) as stored:
+            return stored.get(key)
+    except (OSError, ValueError, BadZipFile) as error:
+        run = path.parent
+        raise UserError(f"{path} is damaged ({error}). Delete {run} and run it again.") from error
 
 
 def _choose(folder: Folder) -> tuple[str, int]:

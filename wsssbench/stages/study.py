@@ -68,9 +68,18 @@ def check(profile: Profile) -> None:
                 make_settings(options)
             except UserError as error:
                 raise UserError(f"{where}.cells.{cell}, tests.{test}: {error}") from error
+    figures = [study.figure(figure) for figure in study.figures]
+    claims = {f"claims ({claim.name})": claim.roles for claim in study.claims}
+    named = {"gate_roles": study.gate_roles, "figures": [r for *_, roles in figures for r in roles]}
+    known = {role for cell in study.cells for role in cell_settings(profile, cell).roles().values()}
+    for place, roles in (named | claims).items():
+        for role in roles:
+            if role not in known:
+                raise UserError(f"{where}.{place}: {unknown('role', role, sorted(known))}")
     for row, parameters in study.crf.items():
         if parameters not in PARAMETER_SETS:
-            raise unknown("dense CRF parameter set", parameters, PARAMETER_SETS)
+            what = unknown("dense CRF parameter set", parameters, PARAMETER_SETS)
+            raise UserError(f"{where}.crf: {what}")
         experiment, _, kind = row.partition("/")
         if kind and kind not in kinds_of(profile, experiment):
             raise UserError(
@@ -86,8 +95,7 @@ def check(profile: Profile) -> None:
             shown = study_kinds(profile, experiment)
             if kind and kind not in shown:
                 raise UserError(f"{where}.claims ({claim.name}): {unknown('kind', kind, shown)}")
-    for figure in study.figures:
-        measure, test, _ = study.figure(figure)
+    for measure, test, _ in figures:
         for kind, name, valid in (("measure", measure, mechanisms.MEASURES),
                                   ("test set", test, study.tests)):  # fmt: skip
             if name not in valid:
