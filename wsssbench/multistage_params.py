@@ -12,10 +12,11 @@ class RandomWalkSettings:
 
     The walk starts at the maps of the kind `seed` (empty: the experiment's usual kind). Labels for
     the affinity network are the classes of these maps above `certain` and the background below
-    `uncertain`, each sharpened by IRNet's dense CRF. The dense CRF `crf` makes the kinds `crf` and
-    `rw+crf`; `none` leaves these out and the labels as they are. `ppmg_alpha` makes the kind `ppmg`
-    of the seed, see `refinement.ppmg`; PMM has 11, like a background threshold of .156, 3.4 is like
-    .3 and 1 like .5; None leaves the kind out. `network` none skips the walk: later stages then
+    `uncertain`, each sharpened by IRNet's dense CRF; the default limits suit plain CAMs, kinds
+    weighed against a background of their own, as SFC's and SIPE's, want .5 and .33. The dense CRF
+    `crf` makes the kinds `crf` and `rw+crf`; `none` leaves these out and the labels as they are.
+    `ppmg_alpha` makes the kind `ppmg` of the seed, see `refinement.ppmg`; PMM has 11, like a
+    background threshold of .156, 3.4 is like .3 and 1 like .5; None leaves the kind out. `network` none skips the walk: later stages then
     start from the seed. `backbone` says whose weights the affinity network starts from: the
     `initial` ones of the section `model` (published: ImageNet's), or those that the `method` has
     learnt, where there are no others. `train` holds keys of the section `train` that differ for the

@@ -1,5 +1,7 @@
 """SFC against published code's results (golden), by hand, and where gradients run."""
 
+from types import SimpleNamespace
+
 import prototype_cases as cases
 import pytest
 import torch
@@ -13,9 +15,9 @@ from wsssbench.errors import UserError
 from wsssbench.methods import check_settings
 from wsssbench.methods.msdw import distribution_coefficient, prototype_loss, scale_loss
 from wsssbench.methods.multiscale import normalise_max, with_background
-from wsssbench.methods.prototype_maps import class_maps, fuse, read_scales, shown, weighed
+from wsssbench.methods.prototype_maps import class_maps, read_scales, shown
 from wsssbench.methods.sfc import SFC
-from wsssbench.models.pcm import correlate
+from wsssbench.models.pcm import correlate, resize_aligned
 from wsssbench.models.prototypes import prototypes, winner
 
 GOLDEN, MSDW, FUSE = (cases.load(f"sfc_{name}") for name in ("prototype_cam", "msdw", "fuse"))
@@ -94,19 +96,34 @@ def test_golden_losses_and_gradients():
     torch.testing.assert_close(generic, MSDW["out_dc_generic"], rtol=0, atol=1e-5)
 
 
-def test_golden_fusion():
-    kept = FUSE["in_label"][None, 1:] > 0
+@pytest.mark.parametrize(
+    ("name", "kind", "settings"),
+    [
+        ("w03", "fused", {"w_proto": 0.3}),
+        ("w07", "fused", {"w_proto": 0.7}),
+        ("w10", "fused", {}),
+        ("pcam", "proto", {}),
+    ],
+)
+@torch.no_grad()
+def test_golden_fusion(monkeypatch, name, kind, settings):
+    """The maps of four scales are given; `infer` adds them, lifts them and weighs them."""
+    method, kept = make(**settings).eval(), FUSE["in_label"][None, 1:] > 0
+    method.smoothed = lambda parts, _: parts["plain"]
+    method.prototype_maps = lambda maps, side, allowed: side
+    parts = [
+        {"cam": torch.zeros(1), "plain": FUSE[f"in_cam_s{i}"][None],
+         "side": FUSE[f"in_pcam_s{i}"][None]} for i in range(4)
+    ]  # fmt: skip
     size = FUSE["in_size"].tolist()
-    both = []
-    for name in ("cam", "pcam"):
-        background, classes = fuse([FUSE[f"in_{name}_s{i}"][None] for i in range(4)], kept, size)
-        both.append((background + 0.4, 2 * classes))
-        torch.testing.assert_close(torch.cat(both[-1]), FUSE[f"out_{name}"], **CLOSE)
-    (low_w, high_w), (low_p, high_p) = both
-    for name, factor, weight in (("w03", 1, 0.3), ("w07", 1, 0.7), ("w10", 1, 1.0), ("pcam", 0, 1)):
-        pair = factor * low_w + weight * low_p, factor * high_w + weight * high_p
-        found = with_background(weighed(pair, kept), 0.5).argmax(1)[0]
-        assert (found == FUSE[f"out_argmax_{name}"]).float().mean() >= 0.999
+    for found, golden in zip(method.both(parts, kept, size), ("cam", "pcam")):
+        torch.testing.assert_close(torch.cat(found), FUSE[f"out_{golden}"], **CLOSE)
+    scales = SimpleNamespace(parts=parts, probabilities=kept.float(), cams=[])
+    monkeypatch.setattr("wsssbench.methods.sfc.read_scales", lambda *_: scales)
+    method.maps = (kind,)
+    maps = method.infer(torch.zeros(1, 3, *size), lambda p: p > 0.5).maps[kind]
+    found = with_background(maps, 0.5).argmax(1)[0]
+    assert (found == FUSE[f"out_argmax_{name}"]).float().mean() >= 0.999
 
 
 def test_pcm_of_two_pixels_by_hand():
@@ -121,7 +138,11 @@ def test_distribution_coefficient_by_hand():
                                rtol=0, atol=1e-4)  # fmt: skip
     for equal in ([5, 5, 5], [0, 0]):
         assert (distribution_coefficient(torch.tensor(equal), 0) == 1).all()
-    assert torch.isfinite(distribution_coefficient(torch.tensor([3, 0]), 0)).all()
+    for extra in (0, 1):  # a class of no image leaves the weights of the others as they are
+        found = distribution_coefficient(torch.tensor([0, 4, 2, 0, 1, 1]), extra)
+        others = distribution_coefficient(torch.tensor([4, 2, 1, 1]), extra)
+        torch.testing.assert_close(found[[1, 2, 4, 5]], others)
+        assert (found[[0, 3]] == 1).all()
 
 
 @limits(max_examples=15, deadline=None)
@@ -146,6 +167,30 @@ def test_prototype_loss_by_hand():
         float(loss) / 1.6 * 1.5
     )
     assert prototype_loss(normalise_max(found), found, weights) < 1e-6
+
+
+def test_losses_of_a_batch_by_hand():
+    """Weights of uneven classes; the padding of the first image is allowed no map."""
+    method, data = make(n_draw=0).eval(), batch()
+    method.begin(torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 0, 1], [1, 0, 0]]))
+    weights = torch.tensor([6 / 4, 3, 3]) / 2.5  # distances by counts 4, 1, 1; their mean is 2.5
+    whole = method.parts(data["image"])
+    half = method.parts(resize_aligned(data["image"], (32, 28)))
+    present = shown(data["label"])
+
+    def allowed(parts):
+        rows = parts["side"].shape[-2]
+        mask = present.expand(-1, -1, rows, parts["side"].shape[-1]).clone()
+        mask[0, :, : rows // 4] = 0
+        return mask
+
+    maps, reduced = (method.smoothed(parts, allowed(parts)) for parts in (whole, half))
+    found = method.prototype_maps(maps, whole["side"], allowed(whole))
+    losses = method.losses(data, progress())
+    torch.testing.assert_close(losses["p"], 1.6 * prototype_loss(maps, found, weights))
+    torch.testing.assert_close(losses["w"], 0.8 * scale_loss(maps, reduced, present, weights))
+    data["valid"][:] = True
+    assert not torch.isclose(method.losses(data, progress())["p"], losses["p"], rtol=1e-4)
 
 
 def test_scale_loss_takes_the_classes_of_the_image():

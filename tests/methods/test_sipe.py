@@ -159,7 +159,7 @@ def test_where_gradients_run():
 def test_the_consistency_is_zero_where_both_agree():
     method, data = make().train(), batch()
     method.is_cam = lambda maps, *_: maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-9)
-    assert method.losses(data, progress())["gsc"] < 0.3  # only backgrounds and 1e-5 differ
+    assert method.losses(data, progress())["gsc"] < 1e-4
 
 
 def test_without_consistency_seeds_and_prototypes_come_from_c5():

@@ -39,7 +39,7 @@ def test_golden_with_the_own_crf(name):
     case = CASES[name]
     form = {"alpha": case["alpha"], "scale": case["cv_scale"], "threshold": case["cam_thresh"]}
     wrong = ids[ppmg(image, maps, **form)] != GOLDEN[f"out_label_{name}"]
-    assert wrong.sum() <= 0.005 * wrong.size + case["unsure"]
+    assert wrong.sum() <= 1  # a pixel may round to the other side
 
 
 def test_smoothing_finds_the_weak_half():

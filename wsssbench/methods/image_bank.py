@@ -2,7 +2,8 @@
 kept, and some classes, drawn alike, add theirs to each batch. So rare classes are seen more often.
 
 Departs from the release: the bank lies on the host, in half precision and with boxes for masks; the
-batch is not shuffled again, as the loader's order is random already.
+batch is not shuffled again, as the loader's order is random already. With several processes each
+has a bank of its own, and a training that was interrupted goes on with the first one's in all.
 """
 
 from collections.abc import Mapping

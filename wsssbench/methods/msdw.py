@@ -13,7 +13,7 @@ def distribution_coefficient(counts: Tensor, extra: float) -> Tensor:
     """DC: sum of a class's distances from the other counts, relative to its own; mean 1.
 
     Large for rare classes, and for a frequent one only if it stands alone among many. Equal counts
-    give ones, as no counts at all do.
+    give ones, as no counts at all do. Classes of no image take no part and have weight 1.
 
     Args:
         counts: (K,) images per class.
@@ -22,11 +22,11 @@ def distribution_coefficient(counts: Tensor, extra: float) -> Tensor:
     Returns:
         (K,) float32.
     """
-    counts = counts.float()
-    distance = (counts[:, None] - counts).abs().sum(1)
-    found = distance / (counts + extra).clamp_min(1)  # a class of no image counts as of one
-    mean = found.mean()
-    return torch.where(mean > 0, found / mean.clamp_min(TINY), torch.ones_like(found))
+    counts, there = counts.float(), counts > 0
+    distance = ((counts[:, None] - counts).abs() * there).sum(1)
+    found = distance / (counts + extra).clamp_min(1) * there
+    mean = found.sum() / there.sum().clamp_min(1)
+    return torch.where(there & (mean > 0), found / mean.clamp_min(TINY), torch.ones_like(found))
 
 
 def prototype_loss(

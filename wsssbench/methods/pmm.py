@@ -5,10 +5,11 @@ pretended under-fitting and the cyclic pseudo-mask are settings of the segmentat
 segment.cycles). Each of the four parts serves any other method as well.
 
 Trained as SEAM: same losses, same layers; no dropout, which the release has on Wide-ResNet-38 only.
-Departs from the release: multi-crop training is left out; class scores are those of the whole
-image, for a window rarely shows all classes; those below in `seam`. Expected: multi-crop CAMs on
-VOC 2012 val 53.9 mIoU with Wide-ResNet-38, 57.8 with ScaleNet-101 (best threshold; quoted from the
-paper's table 1); more FP and fewer FN than SEAM.
+Departs from the release: multi-crop training is left out; scale and shift of frozen norms are
+trained, biases have no rate and decay of their own; class scores are those of the whole image, for
+a window rarely shows all classes; those below in `seam`. Expected: multi-crop CAMs on VOC 2012 val
+53.9 mIoU with Wide-ResNet-38, 57.8 with ScaleNet-101 (best threshold; quoted from the paper's
+table 1); more FP and fewer FN than SEAM.
 """
 
 from collections.abc import Mapping, Sequence

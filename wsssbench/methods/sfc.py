@@ -55,7 +55,9 @@ class SFC(Method):
         pcm: smooth the classifier's map by pixel correlation. It learns from `p` and `w` only.
         pcm_width: of the features compared; None: as many as C5 has (release: 2048).
         pcm_detach: no gradient from the correlation into C5, as in SEAM.
-        n_draw: images per pass from the bank; 0 leaves the bank out.
+        n_draw: images per pass from the bank; 0 leaves the bank out. Each process and each part of
+            an accumulated batch is a pass of its own: its images are more then, and `kappa` counts
+            those of one only.
         lambda_p, lambda_w: weights of the two losses. Without `p` nothing trains the side layers:
             then read out `pcm` or `cam`.
         scale: multiply both by (K+1)/21. The losses are means over all classes, so this gives a

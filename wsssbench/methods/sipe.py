@@ -8,7 +8,7 @@ threshold .5 is the paper's arg max (`multiscale.against_background`). Departs f
 the last checkpoint; momentum is what params.yaml says (1e-4 there, by a slip); the gradient's norm
 is not clipped (to 1 there); nothing but `model.frozen_stages: 3` keeps C1..C3 at their ImageNet
 weights, `batch_norm: frozen` its statistics; 0/0 in the soft IoU is 0. Expected: VOC 2012 train
-58.88 mIoU (ResNet-50, no threshold) against 50.1 of its CAM; fewer FN.
+58.88 mIoU (ResNet-50, no threshold) against 50.1 of a plain CAM; fewer FN.
 """
 
 from collections.abc import Mapping

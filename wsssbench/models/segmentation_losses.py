@@ -86,7 +86,8 @@ def underfit(
         mean: scalar, the loss of the whole. Where it is not below `beta` nothing changes.
         mode: clamp: at most `k`. ignore: 0 above `k`; the same gradient. pow: to the power `k`.
         beta: opens the gate (paper's code: .5 on VOC, .8 on COCO).
-        k: a pixel learns while its class has more than exp(-k) (the same .5 and .8).
+        k: clamp, ignore: a pixel learns while its class has more than exp(-k) (the same .5 and
+            .8); pow: the exponent.
 
     Returns:
         As `error`.
