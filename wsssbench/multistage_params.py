@@ -16,11 +16,11 @@ class RandomWalkSettings:
     weighed against a background of their own, as SFC's and SIPE's, want .5 and .33. The dense CRF
     `crf` makes the kinds `crf` and `rw+crf`; `none` leaves these out and the labels as they are.
     `ppmg_alpha` makes the kind `ppmg` of the seed, see `refinement.ppmg`; PMM has 11, like a
-    background threshold of .156, 3.4 is like .3 and 1 like .5; None leaves the kind out. `network` none skips the walk: later stages then
-    start from the seed. `backbone` says whose weights the affinity network starts from: the
-    `initial` ones of the section `model` (published: ImageNet's), or those that the `method` has
-    learnt, where there are no others. `train` holds keys of the section `train` that differ for the
-    affinity network.
+    background threshold of .156, 3.4 is like .3 and 1 like .5; None leaves the kind out. `network`
+    none skips the walk: later stages then start from the seed. `backbone` says whose weights the
+    affinity network starts from: the `initial` ones of the section `model` (published: ImageNet's),
+    or those that the `method` has learnt, where there are no others. `train` holds keys of the
+    section `train` that differ for the affinity network.
 
     The walk's own maps become masks at `threshold`, by the rule of `pseudo_masks`. `per_class`
     divides each map by its own maximum instead of the image's.
