@@ -70,6 +70,19 @@ def test_labels_are_written_once_and_on_request(workplace):
         runner.invoke(cli.app, ["data", "labels", "data/toy"], catch_exceptions=False)
 
 
+def test_labels_need_a_list_of_the_images(workplace):
+    (workplace / "data/toy/labels.csv").unlink()
+    shutil.rmtree(workplace / "data/toy/ImageSets")
+    with pytest.raises(UserError, match=r"toy/ImageSets/Segmentation holds no list.*train.txt"):
+        runner.invoke(cli.app, ["data", "labels", "data/toy"], catch_exceptions=False)
+
+
+def test_a_folder_without_masks_to_convert_is_an_error(workplace):
+    command = ["data", "convert-masks", "data/toy/ImageSets", "converted", "3"]
+    with pytest.raises(UserError, match=r"Folder data/toy/ImageSets holds no mask"):
+        runner.invoke(cli.app, command, catch_exceptions=False)
+
+
 def test_methods_lists_settings():
     text = runner.invoke(cli.app, ["methods"]).output
     assert "cam:" in text
@@ -90,6 +103,11 @@ def test_doctor(workplace):
     result = runner.invoke(cli.app, ["doctor"])
     assert result.exit_code == 1
     assert "MISSING" in result.output
+    (workplace / "data/drawn/a").mkdir(parents=True)
+    write_study(workplace)
+    result = runner.invoke(cli.app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert "(data/drawn) is drawn run by run" in result.output
 
 
 @pytest.mark.slow
@@ -107,7 +125,10 @@ def test_a_mistake_is_one_line_and_exit_status_one(workplace):
     [
         (["nowhere", "data/toy/SegmentationClass"], "nowhere"),
         (["data/toy/SegmentationClass"], "GT_DIR is missing"),
-        (["data/toy/SegmentationClass", "nowhere"], "nowhere names no image"),
+        (["data/toy/SegmentationClass", "nowhere"], "Folder nowhere does not exist"),
+        (["data/toy/SegmentationClass", "two.txt"], "Folder two.txt does not exist"),
+        (["data/toy/SegmentationClass", "data/toy/ImageSets"], "data/toy/ImageSets names no image"),
+        (["data/toy/SegmentationClass"] * 2 + ["--out", "two.txt"], "cannot be written"),
         (["data/toy/SegmentationClass"] * 2 + ["--ids", "no.txt"], "no.txt does not exist"),
         (["data/toy/SegmentationClass"] * 2 + ["--ids", "two.txt"], "names 'im001' more than once"),
         (["data/toy/SegmentationClass"] * 2 + ["--classes", "names.txt"], "must be called"),
@@ -138,11 +159,36 @@ def test_tables_of_the_report_shrink_with_the_grid(workplace):
     assert made == {"ablation_a"}
 
 
-@pytest.mark.parametrize("command", ["run", "train", "report"])
-def test_a_study_is_no_grid(workplace, command):
+def write_study(folder):
     cells = {"question": "?", "cells": {"a": {}}, "tests": {"t": {}}}
     data = {"source": "scenes", "root": "data/drawn"}
-    write_params(workplace, study=cells, data=data, grid={"cells": ["a"]})
+    write_params(folder, study=cells, data=data, grid={"cells": ["a"]})
+
+
+@pytest.mark.parametrize("command", ["data prepare", "run", "train", "report"])
+def test_a_study_is_no_grid(workplace, command):
+    write_study(workplace)
     with pytest.raises(UserError, match=r"is a study\. Run: python -m wsssbench study -p toy"):
-        runner.invoke(cli.app, [command], catch_exceptions=False)
+        runner.invoke(cli.app, command.split(), catch_exceptions=False)
     assert not (workplace / "reports").exists()
+    assert not (workplace / "data/drawn").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("study -p toy -e cam -e typo", "Unknown experiment 'typo'. Valid: cam"),
+        ("study -p toy -c a -c b", "Unknown cell 'b'. Valid: a"),
+        ("study -p toy -s 0 -s 7", r"Seed 7 is not in grid\.seeds of .*choose from 0"),
+        ("run -e cam -e cma", "Unknown experiment 'cma'. Did you mean 'cam'"),
+        ("train -e cam -e cma", "Unknown experiment 'cma'. Did you mean 'cam'"),
+        ("segment -e supervised -e cma", "Unknown experiment 'cma'. Did you mean 'cam'"),
+    ],
+)
+def test_all_names_are_checked_before_the_first_run(workplace, monkeypatch, command, text):
+    for stage in ("prepare.prepare", "train.train", "segment.segment", "study.run"):
+        monkeypatch.setattr(f"wsssbench.stages.{stage}", lambda *_: pytest.fail("work has begun"))
+    if command.startswith("study"):
+        write_study(workplace)
+    with pytest.raises(UserError, match=text):
+        runner.invoke(cli.app, command.split(), catch_exceptions=False)

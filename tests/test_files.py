@@ -51,6 +51,21 @@ def test_a_file_in_the_place_of_a_directory(tmp_path):
     assert os.listdir(tmp_path / "d" / "e") == []
 
 
+def test_a_place_that_cannot_be_made(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"xx cannot be written to \(.*\)\. Choose another"):
+        write_text(tmp_path / ("x" * 300) / "a.txt", "x")
+
+    def refuse(*_, **__):  # as /proc does
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(UserError, match=r"out cannot be written to \(No such file or directory\)"):
+        check_writable(tmp_path / "out")
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError), atomic(tmp_path / "a.txt"):
+        (tmp_path / "another.txt").read_text()  # of the block, not of the place
+
+
 def test_json_without_nan(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": float("nan"), "b": [1.0, float("nan")], "c": (2,)})

@@ -173,6 +173,15 @@ def test_find_by_name(tmp_path, monkeypatch):
     assert load(find("toy")).profile == "toy"
     with pytest.raises(UserError, match="Did you mean 'own'"):
         find("owm")
+    with pytest.raises(UserError, match="Run from the repository's top, or name a profile: own"):
+        load("nowhere.yaml")
+
+
+def test_outside_the_repository_the_way_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "msrc17"):
+        with pytest.raises(UserError, match=r"does not exist\. Run from the repository's top\.$"):
+            find(name)
 
 
 @given(st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=4), max_size=4))

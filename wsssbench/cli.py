@@ -1,5 +1,6 @@
 """The `wsssbench` command: every step without notebooks. Each command calls one stage function."""
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 from wsssbench.cli_profile import DEFAULT, ProfileOption, read_profile
 from wsssbench.cli_refine import refine_app
 from wsssbench.command import run_command
-from wsssbench.errors import UserError
+from wsssbench.errors import UserError, unknown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +35,7 @@ def data_prepare(profile: ProfileOption = DEFAULT) -> None:
     """Make or check a profile's data set folder, verify every file, write its manifest."""
     from wsssbench.stages.prepare import prepare
 
-    typer.echo(prepare(read_profile(profile)))
+    typer.echo(prepare(_no_study(read_profile(profile))))
 
 
 @data_app.command("verify")
@@ -72,7 +73,13 @@ def data_labels(
     from wsssbench.data import layout
     from wsssbench.data.labels import labels_from_masks
 
-    ids = layout.union(layout.read_ids(root, name) for name in split) if split else None
+    lists = split or layout.splits(root)
+    if not lists:
+        raise UserError(
+            f"{root / layout.LISTS} holds no list of the images to label. Write one there, such as "
+            "train.txt: one image id (file name without ending) per line."
+        )
+    ids = layout.union(layout.read_ids(root, name) for name in lists)
     typer.echo(f"{len(labels_from_masks(root, ids))} rows written to {root / layout.LABELS}.")
 
 
@@ -81,7 +88,10 @@ def data_convert_masks(source: Path, target: Path, num_classes: int) -> None:
     """Turn RGB masks in VOC colours into palette PNGs. NUM_CLASSES counts the background."""
     from wsssbench.data.palette import convert_masks
 
-    typer.echo(f"{convert_masks(source, target, num_classes)} masks written to {target}.")
+    written = convert_masks(source, target, num_classes)
+    if not written:
+        raise UserError(f"Folder {source} holds no mask (.png, .bmp). Check the path.")
+    typer.echo(f"{written} masks written to {target}.")
 
 
 @app.command()
@@ -186,6 +196,7 @@ def run(
     )
 
     chosen = _no_study(read_profile(profile))
+    _check_names("experiment", experiment, chosen.experiments)
     typer.echo(prepare.prepare(chosen))
     plan.plan(chosen)
     scored = evaluate.scorable(chosen)
@@ -223,6 +234,13 @@ def study(
 
     chosen = read_profile(profile)
     stage.check(chosen)
+    _check_names("experiment", experiment, chosen.experiments)
+    _check_names("cell", cell, chosen.study.cells)
+    if strange := [one for one in seed if one not in chosen.grid.seeds]:
+        raise UserError(
+            f"Seed {strange[0]} is not in grid.seeds of {chosen.params_file}, so its run would be "
+            f"on no page. Add it there, or choose from {', '.join(map(str, chosen.grid.seeds))}."
+        )
     for one in seed or chosen.grid.seeds:  # seed by seed: a study cut short is whole for some
         for name in cell or chosen.grid.cells:
             for method in experiment or chosen.grid.experiments:
@@ -275,6 +293,13 @@ def _no_study(profile):
     return profile
 
 
+def _check_names(kind: str, names: list[str], valid: Collection[str]) -> None:
+    """Refuse a name that means nothing before the work for the first one begins."""
+    for name in names:
+        if name not in valid:
+            raise unknown(kind, name, valid)
+
+
 def _each(
     stage, profile_name: str, experiments: list[str], seeds: list[int], later: bool = False
 ) -> None:
@@ -292,6 +317,8 @@ def _each(
             f"{profile.params_file}: grid.multi_stage names no experiment. Add some, or name one: "
             "-e NAME."
         )
+    known = [*profile.experiments, UPPER_BOUND] if later else profile.experiments
+    _check_names("experiment", experiments, known)
     for experiment in experiments or usual:
         own = grid.upper_bound if experiment == UPPER_BOUND else grid.seeds
         for seed in seeds or own or grid.seeds:

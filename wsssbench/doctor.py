@@ -81,6 +81,8 @@ def _devices(profile: Profile) -> list[Finding]:
 
 def _data(profile: Profile, *, needed: bool) -> Finding:
     place = f"data set of profile {profile.profile} ({profile.data.root})"
+    if profile.study:
+        return Finding("note", f"{place} is drawn run by run")
     if profile.data.source == "scenes" and not Path(profile.data.root).exists():
         return Finding("note", f"{place} is drawn by the stage prepare")
     options = profile.data.options

@@ -22,7 +22,7 @@ def atomic(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     temporary file behind.
 
     Raises:
-        UserError: the directory cannot be written to or the disk is full.
+        UserError: the directory cannot be made or written to, or the disk is full.
     """
     path = Path(path)
     temporary = None
@@ -51,6 +51,10 @@ def atomic(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
             raise UserError(
                 f"{path} cannot be written: a file lies where a directory is needed, or the other "
                 "way round. Move it away or choose another place."
+            ) from error
+        if temporary is None:  # nothing is open yet: it is the place
+            raise UserError(
+                f"{path.parent} cannot be written to ({error.strerror}). Choose another place."
             ) from error
         raise
     finally:

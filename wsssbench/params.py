@@ -252,10 +252,7 @@ def load(path: str | Path = "params.yaml") -> Profile:
     try:
         content = yaml.load(path.read_text(), Loader=_Loader)
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not exist. Run from the repository's top, or name a profile: "
-            f"{', '.join(sorted(p.parent.name for p in Path('profiles').glob('*/params.yaml')))}."
-        ) from error
+        raise _missing(path) from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     profile = build(Profile, content, str(path))
@@ -308,8 +305,21 @@ def find(name: str) -> Path:
             return candidate
     if default.is_file() and load(default).profile == name:
         return default
-    known = [p.parent.name for p in sorted(Path("profiles").glob("*/params.yaml"))]
+    known = _profiles()
+    if not (known or default.is_file()):
+        raise _missing(default)
     raise unknown("profile", name, [load(default).profile, *known] if default.is_file() else known)
+
+
+def _profiles() -> list[str]:
+    """Names of the profiles beside the default one."""
+    return [path.parent.name for path in sorted(Path("profiles").glob("*/params.yaml"))]
+
+
+def _missing(path: Path) -> UserError:
+    """Error for a params.yaml that is not there."""
+    named = f", or name a profile: {', '.join(_profiles())}" if _profiles() else ""
+    return UserError(f"{path} does not exist. Run from the repository's top{named}.")
 
 
 def _check_lists(profile: Profile, path: Path) -> None:

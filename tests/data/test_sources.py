@@ -30,6 +30,12 @@ def test_table_leads_to_the_sources(tmp_path):
         prepare("folder", tmp_path, copy_form="x")
 
 
+def test_what_a_folder_of_one_s_own_must_hold(tmp_path):
+    for options, name in (({}, "mine"), ({"copy_from": str(tmp_path / "theirs")}, "theirs")):
+        with pytest.raises(UserError, match=rf"{name} does not exist\. Put it there: JPEGImages"):
+            prepare("folder", tmp_path / "mine", **options)
+
+
 def test_looking_at_data_needs_no_torch():
     code = "import sys, wsssbench.data, wsssbench.data.verify; print('torch' in sys.modules)"
     command = [sys.executable, "-c", code]

@@ -225,7 +225,7 @@ def test_rw_along_a_network_is_the_stage_s_walk(place):
     torch.save({"other": torch.zeros(1)}, place / "model.pt")
     with pytest.raises(UserError, match="is not the affinity network of"):
         load_affinity(profile, "cam", place / "model.pt")
-    with pytest.raises(UserError, match="Unknown experiment ''"):
+    with pytest.raises(UserError, match="name it with -e"):
         run("rw", "maps", "else", "--network", "model.pt")
 
 

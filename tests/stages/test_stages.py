@@ -1,6 +1,7 @@
 """All stages on the toy folder, through the functions that notebooks and the command line call."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from toys import make_folder
 
 from wsssbench.data import layout
 from wsssbench.data.folder import Folder
-from wsssbench.data.palette import read_mask
+from wsssbench.data.palette import read_mask, write_mask
 from wsssbench.errors import UserError
 from wsssbench.evaluation import ConfusionMatrix, cf1_sweep
 from wsssbench.files import write_json
@@ -179,6 +180,43 @@ def test_score_folder_of_somebody(finished, tmp_path):
     assert f"mIoU {100 * record['splits']['val']['miou']:.1f}" in text
     assert "red" in text
     assert (tmp_path / "scores" / "per_class.csv").exists()
+
+
+def score(root, truth, predicted, **options):
+    """`score_folder` of masks of one row each, {name: ids}."""
+    for folder, masks in (("truth", truth), ("pred", predicted)):
+        for name, ids in masks.items():
+            write_mask(root / folder / f"{name}.png", np.array([ids]))
+    return score_folder(root / "pred", root / "truth", **options)
+
+
+def test_a_stray_value_without_names_of_classes_is_told(tmp_path):
+    plain = {"a": [0, 1, 1, 0], "b": [0, 2, 0, 255]}
+    assert "Warning" not in score(tmp_path, plain, plain)
+    text = score(tmp_path, plain | {"b": [0, 2, 7, 255], "c": [0, 7, 7, 0]}, plain | {"c": [0] * 4})
+    told = r"Warning: 4 of the ids 1\.\.7 .* ends at 7, first in \S*truth/b\.png.*--classes"
+    assert re.search(told, text)
+    text = score(tmp_path / "2", {"a": [0, 1, 6, 0]}, {"a": [0, 4, 6, 0]})
+    assert re.search(r"Warning: 3 .* ends at 4, first in \S*pred/a\.png", text)
+    classes = tmp_path / "classes.txt"
+    classes.write_text("background\n" + "".join(f"c{label}\n" for label in range(1, 8)))
+    assert "Warning" not in score(tmp_path, {}, {}, classes=classes)
+
+
+def test_a_class_that_the_truth_lacks_needs_the_names(tmp_path):
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
+    masks = {"a": [0, 1, 0]}, {"a": [0, 1, 2]}
+    with pytest.raises(UserError, match=r"pred/a\.png holds value 2, .*--classes classes\.txt"):
+        score(tmp_path, *masks)
+    assert "dog" in score(tmp_path, *masks, classes=tmp_path / "classes.txt")
+
+
+def test_a_place_for_scores_is_tried_before_the_work(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth/a.png").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="cannot be written"):  # not: damaged
+        score(tmp_path, {}, {"a": [0, 1]}, out=tmp_path / "mine")
 
 
 def test_holdout_threshold_is_chosen_on_the_holdout(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ The protocol's row comes from the mask files; the oracle and the curves from the
 oracle's threshold is the best one on the training masks, also where it is applied to val.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 from wsssbench.data import layout
 from wsssbench.data.folder import Folder
 from wsssbench.data.layout import CLASSES, MASKS, read_classes, read_text
+from wsssbench.data.palette import BACKGROUND, IGNORE
 from wsssbench.errors import UserError
 from wsssbench.evaluation import (
     Protocol,
@@ -25,7 +27,7 @@ from wsssbench.evaluation import (
     mean_average_precision,
 )
 from wsssbench.evaluation.reading import read_mask
-from wsssbench.files import read_json, write_json, write_text
+from wsssbench.files import check_writable, read_json, write_json, write_text
 from wsssbench.multistage import STAGES, masks_dir, scores_dir
 from wsssbench.params import UPPER_BOUND, Profile
 from wsssbench.progress import progress
@@ -146,7 +148,13 @@ def score_folder(
         classes: classes.txt, `background` first; by default the number of classes is the largest
             id in `gt_dir` and classes are numbered.
         out: folder for per_class.csv, per_image.csv, confusion.csv, objects.csv.
+
+    Raises:
+        UserError: whatever is wrong with the masks, the list, the classes or `out`.
     """
+    for folder in (pred_dir, gt_dir):
+        if not folder.is_dir():
+            raise UserError(f"Folder {folder} does not exist. Check the path.")
     if ids:
         names = read_text(ids, "Give a text file with one id per line.").split()
     else:
@@ -158,8 +166,12 @@ def score_folder(
     if classes and classes.name != CLASSES:
         raise UserError(f"{classes} must be called {CLASSES}: one name per line, background first.")
     titles = read_classes(classes.parent) if classes else None
+    if out:
+        check_writable(out)
     count = len(titles) if titles else _largest_id(gt_dir, names)
-    scores = evaluate_folder(pred_dir, gt_dir, names, count + 1, classes=titles, progress=progress)
+    read = read_mask if titles else partial(_read_counted, gt_dir, count)
+    options = {"classes": titles, "read": read, "progress": progress}
+    scores = evaluate_folder(pred_dir, gt_dir, names, count + 1, **options)
     if out:
         _write_scores(scores, out)
     means = scores.summary()
@@ -171,6 +183,7 @@ def score_folder(
         f"mIoU {100 * means['miou']:.1f} (95 % of resampled image sets {100 * low:.1f} to "
         f"{100 * high:.1f}), FP {means['fp']:.3f}, FN {means['fn']:.3f}, "
         f"boundary error {scores.boundary['error']:.3f} within {scores.boundary['width_px']} px"
+        + ("" if titles else _gap(scores, pred_dir, gt_dir))
     )
 
 
@@ -256,5 +269,33 @@ def _largest_id(folder: Path, names: list[str]) -> int:
     largest = 0
     for name in progress(names, "counting classes"):
         mask = read_mask(folder / f"{name}.png")
-        largest = max(largest, int(mask[mask != 255].max(initial=0)))
+        largest = max(largest, int(mask[mask != IGNORE].max(initial=BACKGROUND)))
     return max(largest, 1)
+
+
+def _read_counted(truth: Path, count: int, path: Path) -> np.ndarray:
+    """A mask, (H, W) uint8; refuses ids above `count`, the largest one that the truth holds."""
+    mask = read_mask(path)
+    if (above := mask[(mask > count) & (mask != IGNORE)]).size:
+        raise UserError(
+            f"{path} holds value {above[0]}, but the truth of these images in {truth} none above "
+            f"{count}. If it is a class, name all with --classes {CLASSES}; else save ids."
+        )
+    return mask
+
+
+def _gap(scores: Scores, pred_dir: Path, gt_dir: Path) -> str:
+    """A warning, on a line of its own, where ids below the largest one occur nowhere."""
+    predicted, true = np.moveaxis(scores.counts[:, :, :2] > 0, -1, 0)  # (N, K + 1) bool each
+    there = np.flatnonzero((predicted | true).any(axis=0))
+    gaps = np.diff(there, prepend=BACKGROUND) - 1
+    if gaps.max(initial=0) < 1:
+        return ""
+    value, missing = there[gaps.argmax()], len(scores.classes) - len({BACKGROUND, *there})
+    folder, where = (gt_dir, true) if true[:, value].any() else (pred_dir, predicted)
+    first = folder / f"{scores.ids[where[:, value].argmax()]}.png"
+    return (
+        f"\nWarning: {missing} of the ids 1..{len(scores.classes) - 1} have no scored pixel; the "
+        f"longest gap ends at {value}, first in {first}. If that is no class, mend the masks; else "
+        f"name the classes with --classes {CLASSES}."
+    )

@@ -245,6 +245,8 @@ def refine_rw(
         raise UserError(f"{folder} holds masks. A random walk needs score maps (.npz).")
     if (boundaries is None) == (network is None):
         raise UserError("A random walk follows --boundaries or a --network: name one of the two.")
+    if network and not experiment:
+        raise UserError("The network's settings are those of its experiment: name it with -e NAME.")
     _check_threshold(source, threshold)
     usual = profile.experiment(experiment).random_walk if network else RandomWalkSettings()
     given = {name: value for name, value in changes.items() if value is not None}
