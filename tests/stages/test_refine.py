@@ -225,6 +225,11 @@ def test_rw_along_a_network_is_the_stage_s_walk(place):
     torch.save({"other": torch.zeros(1)}, place / "model.pt")
     with pytest.raises(UserError, match="is not the affinity network of"):
         load_affinity(profile, "cam", place / "model.pt")
+    (place / "model.pt").write_bytes(b"a note")
+    for other in ("images/a.jpg", "maps/a.npz", "model.pt"):
+        with pytest.raises(UserError, match=rf"{other} is no trained .*network/model\.pt") as error:
+            run("rw", "maps", "else", "--network", other, "-e", "cam")
+        assert "weights_only" not in str(error.value)
     with pytest.raises(UserError, match="name it with -e"):
         run("rw", "maps", "else", "--network", "model.pt")
 
@@ -296,6 +301,7 @@ def wrong_maps(place, **changes):
         ({"keys": [3]}, r"maps \(2, 18, 22\), keys \(1,\)"),
         ({"gated": np.ones(3, bool)}, r"gated \(3,\)"),
         ({"maps": blobs()[0]}, r"maps \(18, 22\)"),
+        ({"maps": blobs()[:, :0]}, r"maps \(2, 0, 22\) without a pixel"),
         ({"maps": (blobs() * 255).astype(np.uint8)}, "maps of uint8"),
     ],
 )

@@ -230,6 +230,8 @@ def _fault_of_maps(stored: StoredMaps, size: Sequence[int]) -> str:
             f"holds maps {maps.shape}, keys {keys.shape} and gated {gated.shape} {gated.dtype}. "
             "Give maps (n, h, w), keys (n,) and, if at all, gated (n,) bool."
         )
+    if len(maps) and not maps.size:
+        return f"holds maps {maps.shape} without a pixel. Look for them where the maps are made."
     if keys.dtype.kind not in "iu" or maps.dtype.kind != "f":
         return f"has keys of {keys.dtype}, maps of {maps.dtype}. Give whole numbers and floats."
     once = all(len(set(part.tolist())) == len(part) for part in (keys[gated], keys[~gated]))

@@ -4,7 +4,6 @@ Both offer the same: `check` before the work, `walk`, `needs` (files beside the 
 `workers` it takes.
 """
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -145,8 +144,13 @@ def load_affinity(profile: Profile, experiment: str, weights: Path) -> Affinity:
     network = Affinity(backbone, classes, network=kind, radius=radius)
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file of another kind; torch advises to run the code in it
+        raise UserError(
+            f"{weights} is no trained affinity network. Give a …/random_walk/network/model.pt."
+        ) from error
+    try:
         network.load_state_dict(state)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{weights} is not the affinity network of {where} ({reason}).") from error
     return network.eval()
