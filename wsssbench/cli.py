@@ -206,10 +206,10 @@ def run(
     wanted = [name for name in grid.multi_stage if not experiment or name in experiment]
     if wanted:
         for stage in (random_walk.random_walk, segment.segment, *score):
-            _each(stage, profile, wanted, seed)
+            _each(stage, profile, wanted, seed, later=True)
     if grid.upper_bound and not experiment:
         for stage in (segment.segment, *score):
-            _each(stage, profile, [UPPER_BOUND], seed or list(grid.upper_bound))
+            _each(stage, profile, [UPPER_BOUND], seed or list(grid.upper_bound), later=True)
     if scored:
         typer.echo(report.report(chosen))
     else:
