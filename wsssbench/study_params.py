@@ -92,10 +92,13 @@ class StudySettings:
     gate: float = 0.0
     gate_roles: tuple[str, ...] = ()
 
-    def shown(self, cells: Sequence[str]) -> list[str]:
-        """What stands for these cells in figures, in order: points, and cells of none."""
+    def points_of(self, cells: Sequence[str]) -> dict[str, list[str]]:
+        """{name in figures: its cells}, in the order of `cells`: points, and cells of none."""
         point = {cell: name for name, members in self.points.items() for cell in members}
-        return list(dict.fromkeys(point.get(cell, cell) for cell in cells))
+        found: dict[str, list[str]] = {}
+        for cell in cells:
+            found.setdefault(point.get(cell, cell), []).append(cell)
+        return found
 
     def figure(self, words: str) -> tuple[str, str, tuple[str, ...]]:
         """Measure, test set and roles of an entry of `figures`."""

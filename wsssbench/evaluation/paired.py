@@ -23,12 +23,11 @@ class Effect(NamedTuple):
     agreeing: int
 
 
-def effect(differences: np.ndarray, *, level: float = 0.95) -> Effect:
-    """The mean over seeds and its interval.
+def effect(differences: np.ndarray) -> Effect:
+    """The mean over seeds and its 95 % interval.
 
     Args:
         differences: (seeds,) paired difference of each seed.
-        level: of the interval.
 
     Returns:
         Mean NaN for no seed, interval NaN for fewer than two.
@@ -40,7 +39,7 @@ def effect(differences: np.ndarray, *, level: float = 0.95) -> Effect:
     agreeing = int((np.sign(differences) == np.sign(mean)).sum())
     reach = float("nan")
     if count > 1:
-        reach = float(stats.sem(differences) * stats.t.ppf((1 + level) / 2, count - 1))
+        reach = float(stats.sem(differences) * stats.t.ppf(0.975, count - 1))
     return Effect(mean, mean - reach, mean + reach, count, agreeing)
 
 

@@ -54,8 +54,8 @@ class Parts:
 
     Attributes:
         raw: one threshold and weights by perplexity instead of a band of unsure pixels.
-        dts: thresholds (those that `raw` and `csc` use) are `fixed`, or searched: `released` as
-            the public code fits the mixture, `converged` to the end.
+        dts: the thresholds in use, the band's or `raw`'s and `csc`'s, are `fixed`, or searched:
+            `released` as the public code fits the mixture, `converged` to the end.
         csc: whose labels the contrastive separation follows: the earlier stage's map (`aux`,
             paper) or, as controls, the `deep` map, the earlier stage's labels `shuffled`, the
             `truth`; `none` leaves it out.

@@ -89,6 +89,16 @@ class Study:
         return f"{title}, {kind}" if kind else title
 
     @property
+    def points(self) -> dict[str, list[str]]:
+        """What stands for the cells in figures, see `StudySettings.points_of`."""
+        return self.settings.points_of(self.cells)
+
+    def over_cells(self, figure: str) -> pd.DataFrame:
+        """The lines of an entry of `settings.figures`, see `curves`."""
+        measure, test, roles = self.settings.figure(figure)
+        return curves(self.table, measure, test, roles, points=self.points)
+
+    @property
     def under(self) -> str:
         """Where the numbers of a table come from, in a line."""
         planned = len(self.cells) * len(self.experiments) * len(self.seeds)
@@ -207,7 +217,8 @@ def curves(
     measure: str,
     test: str,
     roles: Sequence[str] = (),
-    points: Mapping[str, Sequence[str]] | None = None,
+    *,
+    points: Mapping[str, Sequence[str]],
 ) -> pd.DataFrame:
     """A measure in each cell.
 
@@ -216,25 +227,24 @@ def curves(
         measure: its name.
         test: the test set.
         roles: classes to average over; all by default.
-        points: {name: cells that are averaged and bear it}; a seed counts if it has all of them.
+        points: {name: cells that are averaged and bear it}, see `StudySettings.points_of`; a seed
+            counts if it has all of them.
 
     Returns:
-        row (`experiment` or `experiment/kind`), cell, mean, low, high (95 % interval), seeds.
+        row (`experiment` or `experiment/kind`), cell (name of a point), mean, low, high (95 %
+        interval), seeds.
     """
     table = table[(table["test"] == test) & (table["measure"] == measure)].dropna(subset="value")
     if roles:
         table = table[table["role"].isin(roles)]
     plain = table["main"] | (table["kind"] == "")
     names = table["experiment"].where(plain, table["experiment"] + "/" + table["kind"])
-    point = {cell: name for name, cells in (points or {}).items() for cell in cells}
-    shown = table["cell"].replace(point)
     lines = []
-    for (row, cell), part in table.groupby([names.rename("row"), shown], sort=False):
-        by_seed = part.groupby("seed")
-        whole = by_seed["cell"].nunique() == len((points or {}).get(cell, [cell]))
-        means = by_seed["value"].mean()[whole].to_numpy()
-        if not len(means):
-            continue
-        found = effect(means)
-        lines.append((row, cell, found.mean, found.low, found.high, found.seeds))
+    for row, of_row in table.groupby(names, sort=False):
+        for point, cells in points.items():
+            by_seed = of_row[of_row["cell"].isin(cells)].groupby("seed")
+            whole = by_seed["cell"].nunique() == len(cells)
+            found = effect(by_seed["value"].mean()[whole].to_numpy())
+            if found.seeds:
+                lines.append((row, point, found.mean, found.low, found.high, found.seeds))
     return pd.DataFrame(lines, columns=["row", "cell", "mean", "low", "high", "seeds"])

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from wsssbench.evaluation.mechanisms import MEASURES
 from wsssbench.evaluation.paired import LEAST_SEEDS
 from wsssbench.files import write_json, write_text
-from wsssbench.reporting.claims import RUN, Study, curves
+from wsssbench.reporting.claims import RUN, Study
 from wsssbench.reporting.drawing import Drawing, file_name
 from wsssbench.reporting.rendering import render
 from wsssbench.reporting.sections import Section
@@ -143,11 +143,11 @@ def _drawings(study: Study, claims: pd.DataFrame) -> list[Drawing]:
     found += [one for one in (_forest(claims),) if one]
     for name in study.settings.figures:
         measure, test, roles = study.settings.figure(name)
-        lines = curves(study.table, measure, test, roles, study.settings.points)
+        lines = study.over_cells(name)
         if lines.empty:
             continue
         title = f"{measure}, {', '.join(roles)} on {test}" if roles else f"{measure} on {test}"
-        figure = over_cells(lines, study.settings.shown(study.cells), title, MEASURES[measure])
+        figure = over_cells(lines, list(study.points), title, MEASURES[measure])
         found.append(Drawing(_key(name), "measures", title, _told(lines, measure), figure))
     return found
 
@@ -173,13 +173,13 @@ def _forest(claims: pd.DataFrame, name: str = "claims") -> Drawing | None:
 def _means(study: Study, figure: str) -> Table | None:
     """The numbers behind a figure."""
     measure, test, roles = study.settings.figure(figure)
-    lines = curves(study.table, measure, test, roles, study.settings.points)
+    lines = study.over_cells(figure)
     if lines.empty:
         return None
     lines["spread"] = (lines["high"] - lines["low"]) / 2
     wide = lines.pivot(index="row", columns="cell", values=["mean", "spread", "seeds"])
     wide = wide.reindex(dict.fromkeys(lines["row"]))
-    cells = [cell for cell in study.settings.shown(study.cells) if cell in wide["mean"]]
+    cells = [point for point in study.points if point in wide["mean"]]
     frame = pd.DataFrame({"row": wide.index})
     for cell in cells:
         frame[cell], frame[f"{cell}_sd"] = (

@@ -80,13 +80,11 @@ def collect(profile: Profile) -> Study:
     for cell in grid.cells:
         for experiment in grid.experiments:
             for seed in grid.seeds:
+                record = _record(profile, cell, experiment, seed)
+                if not record or not _of_now(record, profile):
+                    others += bool(record)
+                    continue
                 path = measure_dir(profile, cell, experiment, seed)
-                if not (path / "record.json").exists():
-                    continue
-                record = read_json(path / "record.json", "Run it again.")
-                if not _of_now(record, profile, cell):
-                    others += 1
-                    continue
                 part = _read_measures(path / "measures.csv")
                 part[["cell", "experiment", "seed"]] = cell, experiment, seed
                 part[["kind", "role"]] = part[["kind", "role"]].fillna("")
@@ -114,10 +112,16 @@ def collect(profile: Profile) -> Study:
     )
 
 
-def _of_now(record: Mapping[str, Any], profile: Profile, cell: str) -> bool:
+def _record(profile: Profile, cell: str, experiment: str, seed: int) -> dict[str, Any]:
+    """What a finished run says of itself; nothing if it is not there."""
+    path = measure_dir(profile, cell, experiment, seed) / "record.json"
+    return read_json(path, "Run it again.") if path.exists() else {}
+
+
+def _of_now(record: Mapping[str, Any], profile: Profile) -> bool:
     """Whether a run was made with the settings that the profile has now; code may differ."""
     name, known = record["experiment"], record["provenance"]
-    recipe = profile.cell(cell, record["seed"]).experiment(name)
+    recipe = profile.cell(record["cell"], record["seed"]).experiment(name)
     chosen, had = profile.experiments[name], known["settings"]
     sections = {
         "model": dataclasses.asdict(recipe.model),
@@ -135,11 +139,9 @@ def _of_now(record: Mapping[str, Any], profile: Profile, cell: str) -> bool:
 
 def _read_measures(path: Path) -> pd.DataFrame:
     try:
-        part = pd.read_csv(path, keep_default_na=False, na_values=[""])
-        return part[COLUMNS]
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])[COLUMNS]
     except (OSError, ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
-        run = path.parent
-        raise UserError(f"{path} is damaged ({error}). Delete {run} and run it again.") from error
+        raise _damaged(path, error) from error
 
 
 def pictures(profile: Profile, test: str) -> dict[str, Shown]:
@@ -162,8 +164,11 @@ def pictures(profile: Profile, test: str) -> dict[str, Shown]:
         layers[(hidden["companion"] > 0) & (truth == 0)] = 3
         maps = {}
         for experiment in profile.grid.experiments:
-            path = measure_dir(profile, cell, experiment, profile.grid.seeds[0]) / "maps.npz"
-            heat = _stored(path, f"{test} {name} {label}") if path.exists() else None
+            run = cell, experiment, profile.grid.seeds[0]
+            record = _record(profile, *run)
+            if not record or not _of_now(record, profile):
+                continue
+            heat = _stored(measure_dir(profile, *run) / "maps.npz", f"{test} {name} {label}")
             if heat is not None:
                 maps[profile.experiments[experiment].title or experiment] = heat / 255
         shown[cell] = Shown(folder.image(name), layers, maps)
@@ -176,8 +181,11 @@ def _stored(path: Path, key: str) -> np.ndarray | None:
         with np.load(path) as stored:
             return stored.get(key)
     except (OSError, ValueError, BadZipFile) as error:
-        run = path.parent
-        raise UserError(f"{path} is damaged ({error}). Delete {run} and run it again.") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({error}). Delete {path.parent} and run it again.")
 
 
 def _choose(folder: Folder) -> tuple[str, int]:
