@@ -33,6 +33,13 @@ def test_starts_without_a_history_come_from_the_settings(runs, tmp_path):
     assert starts(run) == {"self-training begins": 3.0}
 
 
+def test_decoders_of_other_methods_start_with_their_loss(runs, tmp_path, monkeypatch):
+    run = load_runs(tmp_path, of("cosa"), [0])[0]
+    column = pd.DataFrame({"epoch": [1, 2, 3], "loss_c2s": [np.nan, np.nan, 0.4]})
+    monkeypatch.setattr(Run, "history", lambda run: column)
+    assert starts(run) == {"self-training begins": 3.0}
+
+
 def test_watched_runs_give_one_figure_of_all_and_one_per_experiment(runs):
     drawn = {drawing.name: drawing for drawing in training_drawings(runs)}
     assert list(drawn) == ["watch", "watch_rs", "watch_rs_epm", "pixel_shares"]

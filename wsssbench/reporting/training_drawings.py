@@ -15,8 +15,9 @@ from wsssbench.reporting.training_figures import (
     watched,
 )
 
-STARTS = {  # setting: (words, columns of the history that are empty before it)
-    "rs_start": ("self-training begins", ("certain_foreground", "loss_rec", "loss_seg")),
+SELF_TRAINING = "self-training begins"
+STARTS = {  # setting of RecurSeed: (words, columns of any method's history, empty before it)
+    "rs_start": (SELF_TRAINING, ("certain_foreground", "loss_rec", "loss_seg", "loss_c2s")),
     "mix_start": ("mixing begins", ("loss_cls_mix", "loss_rec_mix", "loss_seg_mix")),
 }
 SECTION = "training"
@@ -71,7 +72,7 @@ def _watches(runs: list[Run]) -> list[Drawing]:
 
 def _trained(run: Run) -> pd.DataFrame:
     """The run's watch without the epochs in which its decoder had not been trained at all."""
-    watch, begins = run.watch(), starts(run).get("self-training begins", 1.0)
+    watch, begins = run.watch(), starts(run).get(SELF_TRAINING, 1.0)
     if not watched(watch) or "maps" not in watch:
         return watch
     return watch[(watch["maps"] != "decoder") | (watch["epoch"] >= begins)]
