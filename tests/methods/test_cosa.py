@@ -98,6 +98,14 @@ def test_every_arm_runs_and_names_its_losses(arm):
     assert all(p.grad is None for p in method.assignment.parameters())
 
 
+def test_the_network_sees_the_images_themselves_without_the_strong_view():
+    for strong in (False, True):
+        method, data, seen = make(strong=strong).train(), batch(), []
+        method.network.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        method.losses(data, progress())
+        assert torch.equal(seen[0], data["image"]) is not strong
+
+
 def test_where_gradients_run():
     method = make(csc="deep", split=(0.5, 0.5)).train()
     losses, net = method.losses(batch(), progress()), method.network

@@ -397,10 +397,14 @@ def test_mistakes_with_a_run_are_said_in_words(tmp_path, monkeypatch):
     for stage in (train, pseudo_masks, evaluate):
         with pytest.raises(UserError, match=r"Unknown experiment 'cma'\. Did you mean 'cam'"):
             stage(profile, "cma", 0)
+    weights = profile.run_dir("cam", 0) / "train/model.pt"
     for damage in (b"", b"no weights", b"PK" + bytes(200)):
-        (profile.run_dir("cam", 0) / "train/model.pt").write_bytes(damage)
-        with pytest.raises(UserError, match=r"does not fit the experiment.*Train it: "):
+        weights.write_bytes(damage)
+        with pytest.raises(UserError, match=r"is damaged, or holds no weights\. Train it: "):
             pseudo_masks(profile, "cam", 0)
+    torch.save({"other": torch.zeros(1)}, weights)
+    with pytest.raises(UserError, match=r"does not fit the experiment.*Train it: "):
+        pseudo_masks(profile, "cam", 0)
 
 
 def test_maps_with_a_background_of_their_own_take_no_fixed_threshold(tmp_path, monkeypatch):

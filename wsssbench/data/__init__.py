@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from wsssbench import settings
-from wsssbench.data import coco14, folder, layout, msrc, scenes, voc12
+from wsssbench.data import coco14, folder, msrc, scenes, voc12
 from wsssbench.data.palette import BACKGROUND, IGNORE
-from wsssbench.errors import UserError, unknown
+from wsssbench.errors import unknown
 
 __all__ = ["BACKGROUND", "IGNORE", "SOURCES", "prepare"]
 
@@ -34,24 +34,11 @@ def prepare(source: str, root: str | Path, **options: Any) -> None:
         options: of that source's `prepare`.
 
     Raises:
-        UserError: unknown source or option, no folder of the user's own, or whatever the source
-            finds wrong.
+        UserError: unknown source or option, or whatever the source finds wrong.
     """
     if source not in SOURCES:
         raise unknown("data source", source, SOURCES)
     parameters = inspect.signature(SOURCES[source]).parameters
     if not any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
         settings.check(SOURCES[source], options, f"data.options of source {source}")
-    if source == "folder":
-        _check_own(Path(options.get("copy_from") or root))
     SOURCES[source](Path(root), **options)
-
-
-def _check_own(root: Path) -> None:
-    """Say what a folder must hold that only its owner can put there."""
-    if not root.is_dir():
-        raise UserError(
-            f"Data set folder {root} does not exist. Put it there: {layout.IMAGES}/<id>.jpg, "
-            f"{layout.LISTS}/<list>.txt, {layout.CLASSES}, and {layout.LABELS} or masks "
-            f"{layout.MASKS}/<id>.png; the README says more."
-        )

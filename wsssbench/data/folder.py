@@ -180,9 +180,15 @@ def prepare(
     Raises:
         UserError: whatever is missing or does not fit, with a remedy.
     """
-    root = Path(root)
+    root, own = Path(root), Path(copy_from or root)
+    if not own.is_dir():
+        raise UserError(
+            f"Data set folder {own} does not exist. Put it there: {layout.IMAGES}/<id>.jpg, "
+            f"{layout.LISTS}/<list>.txt, {layout.CLASSES}, and {layout.LABELS} or masks "
+            f"{layout.MASKS}/<id>.png; the README says more."
+        )
     if copy_from is not None:
-        _copy(Path(copy_from), root)
+        _copy(own, root)
     folder = Folder(root)
     if not folder.splits:
         raise UserError(

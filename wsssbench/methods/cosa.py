@@ -86,6 +86,7 @@ class CoSA(Method):
         decoder_width: channels of the decoder (release: 512).
         warmup: share of the steps in which only the classifiers learn.
         momentum: of the slow copy; None: from the budget (release: .9994, of 32 000 steps).
+        strong: change colours or contrast of what the trained network sees, not the slow copy.
         views: scales of the slow copy's pass, each also mirrored.
         aux_sum: add up the scales of the earlier stage's map; in the release the last one counts.
         low, high: (map, earlier stage's map) thresholds of the band; the release's, whose logged
@@ -118,6 +119,7 @@ class CoSA(Method):
         decoder_width: int = 512,
         warmup: float = 0.1875,
         momentum: float | None = None,
+        strong: bool = True,
         views: tuple[float, ...] = (1.0, 0.5, 1.5),
         aux_sum: bool = False,
         low: tuple[float, float] = (0.25, 0.25),
@@ -142,7 +144,7 @@ class CoSA(Method):
         self.assignment = deepcopy(self.network).requires_grad_(False).eval()
         self.parts = _parts({"preset": preset, "raw": raw, "dts": dts, "csc": csc}, "cosa")
         self.s2c, self.warmup, self.momentum = s2c, warmup, momentum
-        self.views, self.aux_sum = tuple(views), aux_sum
+        self.strong, self.views, self.aux_sum = strong, tuple(views), aux_sum
         self.weights = {"c2s": w_c2s, "s2c": w_s2c * (s2c != "none"), "reg": w_reg}
         self.weights |= {"csc": w_csc * (self.parts.csc != "none"), "l1": w_l1}
         self.alpha, self.beta = perplexity
@@ -197,8 +199,8 @@ class CoSA(Method):
         else:
             self.step_share = 1 - self.momentum
         swapping = progress.step > self.warmup * progress.steps
-        strong = strong_view(images, valid, progress.generator)
-        out = self.network(strong, with_decoder=swapping)
+        seen = strong_view(images, valid, progress.generator) if self.strong else images
+        out = self.network(seen, with_decoder=swapping)
         losses = {"cls": cls_loss(out.logits, labels), "cls_aux": cls_loss(out.aux_logits, labels)}
         progress.log(cam_mean=out.cam.relu().mean())
         if not swapping:
@@ -217,7 +219,7 @@ class CoSA(Method):
             terms["c2s"] = sum(_balanced(seg, *mask) for mask in masks) / 2
             progress.log(ignored=((masks[0][0] == IGNORE) & valid).sum() / valid.sum())
             if self.weights["reg"]:
-                pixels = to_unit(strong).clamp(0, 1) * 255
+                pixels = to_unit(seen).clamp(0, 1) * 255
                 terms["reg"] = dense_energy(seg, pixels, masks[0][0], valid)
         if self.weights["s2c"]:
             terms["s2c"] = swap.cam_loss(out.cam, self._target(taught, out, batch, progress))

@@ -182,7 +182,9 @@ def load_trained(profile: Profile, experiment: str, folder: Folder, path: Path) 
         method.load_state_dict(state)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. {remedy}") from error
-    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+    except (EOFError, UnpicklingError) as error:
+        raise UserError(f"{path} is damaged, or holds no weights. {remedy}") from error
+    except (RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} does not fit the experiment ({reason}). {remedy}") from error
     return method.eval()
