@@ -207,6 +207,9 @@ def test_a_summary_needs_no_runs_of_a_study_that_has_a_page(there):
     numbers = claims.assign(study="other", expected="0", differences="0.5", seeds=1)
     write_text(page, numbers.to_csv(index=False))
     assert "expected 0" in summary().read_text()  # texts that look like numbers stay texts
+    write_text(page, claims.to_csv(index=False))
+    with pytest.raises(UserError, match=r"pages of other and toy are both titled 'toy'"):
+        summary()
     write_text(page, elsewhere.drop(columns="verdict").to_csv(index=False))
     with pytest.raises(UserError, match=r"other/claims\.csv lacks verdict"):
         summary()

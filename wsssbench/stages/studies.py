@@ -53,7 +53,7 @@ def summary() -> Path:
         The path of index.html.
 
     Raises:
-        UserError: no study has a page, or its claims cannot be read.
+        UserError: no study has a page, claims that cannot be read, two pages of one title.
     """
     profiles = [load(path) for path in sorted(Path("profiles").glob("*/params.yaml"))]
     asked = [profile for profile in profiles if profile.study]
@@ -69,6 +69,15 @@ def summary() -> Path:
             "No study has a page. Make one: python -m wsssbench study -p PROFILE, with one of "
             f"{', '.join(p.profile for p in asked) or '(no study in profiles/)'}."
         )
+    owners: dict[str, str] = {}
+    for one in told:
+        for title in one.claims["study"].unique():
+            if owners.setdefault(title, one.name) != one.name:
+                raise UserError(
+                    f"The pages of {owners[title]} and {one.name} are both titled {title!r}. Give "
+                    "one of them another report.title and make its page again: python -m "
+                    f"wsssbench study -p {one.name}"
+                )
     return studies.write_summary(told, Path("reports") / "studies")
 
 
